@@ -8,6 +8,7 @@ A message names the thing, the value, the limit where there is one, and the way 
 __all__ = [
     'AlreadyExistsError',
     'ArgumentError',
+    'CancelledError',
     'ColumnTypeError',
     'CorruptError',
     'CredentialsError',
@@ -46,6 +47,10 @@ class DeadlineError(StreamingError, TimeoutError):
     """A wait passed its deadline; the message says what it waited for."""
 
 
+class CancelledError(StreamingError):
+    """Work was given up because nobody needs its result any more."""
+
+
 class FormatError(StreamingError, ValueError):
     """An index, a shard or a sample is not what its format says; the message names the file."""
 
@@ -63,7 +68,17 @@ class StaleCacheError(StreamingError, RuntimeError):
 
 
 class StoreError(StreamingError, OSError):
-    """An object store refused or failed a request; the message names the URL, never a secret."""
+    """An object store refused or failed a request; the message names the URL, never a secret.
+
+    Attributes:
+        status: HTTP status of the store's answer. Default: None, it gave none, or is not asked by HTTP.
+        retry_after_s: Seconds that the store asked to wait before the next try. Default: None.
+        etag: Version of the object whose body broke off, so that the rest is asked of the same one. Default: None.
+    """
+
+    status: int | None = None
+    retry_after_s: float | None = None
+    etag: str | None = None
 
 
 class NotFoundError(StoreError, FileNotFoundError):

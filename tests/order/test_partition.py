@@ -1,0 +1,75 @@
+"""The closed form of the partition, against the arrays of mosaicml-streaming and against a slow and obvious one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streaming.errors import ArgumentError
+from streaming.order.partition import Deal, Grid, get_partitions, grid_for
+
+GOLDEN = Path(__file__).parents[1] / 'golden' / 'orders'
+CASES = [case for case in json.loads((GOLDEN / 'cases.json').read_text())['cases'] if case['kind'] == 'partition']
+
+
+@pytest.mark.parametrize('case', CASES, ids=[case['key'] for case in CASES])
+def test_golden_partitions(case: dict[str, Any]) -> None:
+    arguments = {name: value for name, value in case.items() if name not in ('key', 'kind')}
+    with np.load(GOLDEN / 'arrays.npz') as arrays:
+        assert np.array_equal(get_partitions(**arguments), arrays[case['key']])
+
+
+@pytest.mark.parametrize('compact', [False, True])
+@pytest.mark.parametrize(
+    ('samples', 'rows', 'nodes'), [(10, 4, 2), (10, 4, 8), (3, 8, 4), (8, 8, 8), (4, 4, 8), (97, 1, 6), (97, 5, 5)]
+)
+def test_every_slot_has_one_position_that_is_no_repeat(samples: int, rows: int, nodes: int, compact: bool) -> None:
+    grid = grid_for(samples, rows, nodes, compact=compact)
+    positions = np.arange(grid.positions)
+    slots = grid.slots(positions)
+    assert sorted(slots[~grid.are_repeats(positions)].tolist()) == list(range(samples))
+    assert slots.min() >= 0 and slots.max() < samples
+    if compact:
+        assert grid.positions == samples
+
+
+def test_a_compact_grid_is_the_other_without_its_repeats() -> None:
+    for samples in range(9, 40):
+        full, compact = Grid(samples, 8), Grid(samples, 8, compact=True)
+        positions = np.arange(full.positions)
+        expected = full.slots(positions)[~full.are_repeats(positions)]
+        assert np.array_equal(compact.slots(np.arange(samples)), expected)
+
+
+@pytest.mark.parametrize(('rows', 'nodes', 'ranks'), [(7, 4, 2), (64, 3, 1), (3, 2, 8), (5, 8, 1)])
+@pytest.mark.parametrize('start', [0, 13])
+def test_nodes_that_do_not_fit_the_rows_still_deal_each_batch_once(
+    rows: int, nodes: int, ranks: int, start: int
+) -> None:
+    dealt = Deal(Grid(1001, rows), start, nodes, ranks, batch_size=4)
+    numbers = np.arange(dealt.samples_of_rank)
+    places = np.array([[dealt.places(n, r, numbers.copy()) for r in range(ranks)] for n in range(nodes)])
+    step = 4 * nodes * ranks
+    for batch in range(-(-dealt.samples_of_rank // 4)):
+        of_batch = places[:, :, batch * 4 : (batch + 1) * 4].ravel()
+        assert sorted(of_batch.tolist()) == list(range(batch * step, batch * step + of_batch.size))
+
+
+def test_nodes_that_do_not_fit_the_rows_keep_to_few_of_them() -> None:
+    dealt = Deal(Grid(100_000, 64), 0, nodes=3, ranks=2, batch_size=32)
+    numbers = np.arange(dealt.samples_of_rank - 64)
+    shares = []
+    for node in range(3):
+        rows, _ = dealt.grid.cells(dealt.positions(dealt.places(node, 0, numbers.copy())))
+        counts = np.bincount(rows, minlength=64)
+        shares.append(int((counts > counts.max() / 10).sum()))
+    assert sum(shares) <= 64 + 2 * 3
+
+
+def test_nodes_must_fit_where_the_old_package_is_imitated() -> None:
+    with pytest.raises(ArgumentError, match='must divide one another'):
+        get_partitions('orig', 100, 4, 3, 1, 1, 1)
+    with pytest.raises(ArgumentError, match='cannot go on'):
+        get_partitions('relaxed', 100, 6, 4, 1, 1, 1, initial_physical_nodes=3)

@@ -1,0 +1,50 @@
+"""Raw shards -> samples, a file a format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from streaming.format.index import ShardInfo
+
+__all__ = ['Reader', 'open_shard']
+
+
+class Reader(Protocol):
+    """An open shard. Any thread may read."""
+
+    @property
+    def owned_bytes(self) -> int:
+        """Disk space that goes when the reader does; 0 where it reads a file that stays."""
+
+    def __len__(self) -> int:
+        """How many samples it has."""
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Decode sample ``number``, from 0.
+
+        Raises:
+            FormatError: its bytes are not what the format says; names the file and the sample.
+        """
+
+
+def open_shard(
+    folder: Path, shard: ShardInfo, *, columns: Sequence[str] | None = None, allow_unsafe_types: bool = False
+) -> Reader:
+    """Open a shard that lies in a folder, compressed or not.
+
+    Args:
+        folder: The dataset's root, or a cache of it.
+        shard: The shard.
+        columns: Decode only these. Default: None, all.
+        allow_unsafe_types: Whether columns that run code when read may be read. Default: False.
+
+    Raises:
+        FormatError: the file is not what the index says.
+        ArgumentError: there is no such column, or reading it is not allowed.
+        NotFoundError: there is no such file.
+    """
+    if shard.format == 'mds':
+        from streaming.readers.mds import MDSReader
+
+        return MDSReader(folder, shard, columns=columns, allow_unsafe_types=allow_unsafe_types)
+    raise NotImplementedError(f'reading shards of format {shard.format!r} does not work yet')

@@ -1,0 +1,64 @@
+"""Reading an MDS shard: one map a shard, one look at two offsets a sample."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streaming.errors import ArgumentError, FormatError
+from streaming.format.index import ShardInfo
+from streaming.format.mds import MDSSchema, read_offsets
+from streaming.readers.raw import map_raw
+
+__all__ = ['MDSReader']
+
+
+class MDSReader:
+    """An open MDS shard. Values are copies: writable, and good after the shard is gone.
+
+    Args:
+        folder: The dataset's root, or a cache of it.
+        shard: The shard.
+        columns: Decode only these. Default: None, all.
+        allow_unsafe_types: Whether ``pkl`` columns, which can run any code, may be read. Default: False.
+
+    Raises:
+        FormatError: the file is not what the index says.
+        ArgumentError: there is no such column, or reading it is not allowed.
+        NotFoundError: there is no such file.
+    """
+
+    def __init__(
+        self, folder: Path, shard: ShardInfo, *, columns: Sequence[str] | None = None, allow_unsafe_types: bool = False
+    ) -> None:
+        self._data, self._path, self.owned_bytes = map_raw(folder, shard.raw_data, shard.stored[0], shard.compression)
+        schema = MDSSchema.of_shard(shard, self._path)
+        unsafe = [name for name in schema.unsafe_columns if columns is None or name in columns]
+        if unsafe and not allow_unsafe_types:
+            raise ArgumentError(
+                f'{self._path}: reading column {", ".join(unsafe)} can run any code that its writer put there; '
+                'pass allow_unsafe_types=True if you trust the dataset, or leave it out of columns='
+            )
+        offsets = read_offsets(self._data, shard.samples, self._path)
+        # Items of a cast memoryview are Python ints, which NumPy's would have to become.
+        little = sys.byteorder == 'little'
+        self._offsets = self._data[4 : 8 + 4 * shard.samples].cast('I') if little else offsets.tolist()
+        self._samples = shard.samples
+        self._decode = schema.decoder(columns)
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Decode sample ``number``, from 0.
+
+        Raises:
+            FormatError: its bytes are not what the format says; names the file and the sample.
+            IndexError: there is no such sample.
+        """
+        if not 0 <= number < self._samples:
+            raise IndexError(f'sample {number} of {self._samples} in {self._path}')
+        try:
+            return self._decode(self._data[self._offsets[number] : self._offsets[number + 1]])
+        except FormatError as error:
+            raise type(error)(f'{self._path}, sample {number}: {error}') from error

@@ -1,0 +1,305 @@
+"""Encodings by name: one value <-> its bytes in a shard."""
+
+import json
+import math
+import operator
+import pickle
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+
+from streaming.errors import ArgumentError, ColumnTypeError, FormatError
+
+__all__ = ['Encoding', 'get_encoding', 'get_mds_encodings', 'register_encoding']
+
+Bytes = bytes | memoryview
+
+
+class Encoding(ABC):
+    """How the values of a column are written.
+
+    Attributes:
+        name: Its name in an index.
+        size: Bytes of every value; None where they vary.
+        is_safe: Whether reading cannot run code.
+    """
+
+    name: str
+    size: int | None = None
+    is_safe: bool = True
+
+    @abstractmethod
+    def encode(self, value: Any) -> bytes:
+        """The bytes of a value.
+
+        Raises:
+            ColumnTypeError: the encoding does not take such a value.
+        """
+
+    @abstractmethod
+    def decode(self, data: Bytes) -> Any:
+        """The value of its bytes; it shares no memory with them.
+
+        Raises:
+            ValueError: they are not what this encoding writes.
+        """
+
+    def refuse(self, value: Any, expected: str) -> ColumnTypeError:
+        """The error for a value that the encoding does not take."""
+        return ColumnTypeError(f'encoding {self.name!r} takes {expected}, got {type(value).__name__}: {value!r:.80}')
+
+
+class _BytesEncoding(Encoding):
+    name = 'bytes'
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, (bytearray, memoryview)):
+            raise self.refuse(value, 'bytes')
+        return bytes(value)
+
+    def decode(self, data: Bytes) -> bytes:
+        return bytes(data)
+
+
+class _Str(Encoding):
+    name = 'str'
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, str):
+            raise self.refuse(value, 'str')
+        return value.encode()
+
+    def decode(self, data: Bytes) -> str:
+        return str(data, 'utf-8')
+
+
+class _Scalar(Encoding):
+    """A fixed-size number."""
+
+    def __init__(self, name: str, code: str, to_python: Callable[[Any], Any], kind: Callable[[Any], Any], expected: str) -> None:
+        self.name = name
+        self._struct = struct.Struct('<' + code)
+        self.size = self._struct.size
+        self._convert = to_python
+        self._kind = kind
+        self._expected = expected
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return self._struct.pack(self._convert(value))
+        except (TypeError, ValueError):
+            raise self.refuse(value, self._expected) from None
+        except (struct.error, OverflowError):
+            raise self.refuse(value, f'{self._expected} within its range') from None
+
+    def decode(self, data: Bytes) -> Any:
+        return self._kind(self._struct.unpack(data)[0])
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, (str, bytes)):
+        raise TypeError
+    return float(value)
+
+
+class _Text(Encoding):
+    """A number written as text."""
+
+    def __init__(self, name: str, types: tuple[type, ...], parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._types = types
+        self._parse = parse
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, self._types) or isinstance(value, bool):
+            raise self.refuse(value, ' or '.join(kind.__name__ for kind in self._types))
+        return str(value).encode()
+
+    def decode(self, data: Bytes) -> Any:
+        try:
+            return self._parse(str(data, 'utf-8'))
+        except InvalidOperation:
+            raise ValueError(f'{bytes(data)[:80]!r} is no number') from None
+
+
+# Codes of the dtypes that an `ndarray` column may hold, as they stand in front of its values.
+_DTYPE_CODES = {
+    'uint8': 8,
+    'int8': 9,
+    'uint16': 16,
+    'int16': 17,
+    'float16': 18,
+    'uint32': 32,
+    'int32': 33,
+    'float32': 34,
+    'uint64': 64,
+    'int64': 65,
+    'float64': 66,
+}
+_DTYPES = {code: np.dtype(name).newbyteorder('<') for name, code in _DTYPE_CODES.items()}
+_DIMENSIONS = tuple(np.dtype(name) for name in ('<u1', '<u2', '<u4', '<u8'))
+
+
+class _Array(Encoding):
+    """A NumPy array: its dtype unless that is fixed, its shape unless that is fixed, its values in C order."""
+
+    def __init__(self, dtype: str | None = None, shape: tuple[int, ...] | None = None) -> None:
+        self.name = ':'.join(
+            ['ndarray', *([dtype] if dtype else []), *([','.join(map(str, shape))] if shape is not None else [])]
+        )
+        self._dtype = _DTYPES[_DTYPE_CODES[dtype]] if dtype else None
+        self._shape = shape
+        if self._dtype is not None and shape is not None:
+            self.size = self._dtype.itemsize * math.prod(shape)
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, np.ndarray):
+            raise self.refuse(value, 'a numpy.ndarray')
+        head = b''
+        if self._dtype is None:
+            code = _DTYPE_CODES.get(value.dtype.name)
+            if code is None:
+                raise self.refuse(value, f'arrays of {", ".join(_DTYPE_CODES)}; this one is of {value.dtype}, and')
+            head = bytes([code])
+        elif value.dtype.name != self._dtype.name:
+            raise self.refuse(value, f'arrays of {self._dtype.name}; this one is of {value.dtype}, and')
+        if self._shape is None:
+            head += self._pack_shape(value)
+        elif value.shape != self._shape:
+            raise self.refuse(value, f'arrays of shape {self._shape}; this one has {value.shape}, and')
+        return head + np.ascontiguousarray(value, value.dtype.newbyteorder('<')).tobytes()
+
+    def _pack_shape(self, value: np.ndarray[Any, Any]) -> bytes:
+        if value.ndim > 63:
+            raise self.refuse(value, f'arrays of at most 63 dimensions; this one has {value.ndim}, and')
+        largest = max(value.shape, default=0)
+        kind = next(k for k, most in enumerate((1 << 8, 1 << 16, 1 << 32, 1 << 64)) if largest < most)
+        return bytes([value.ndim << 2 | kind]) + np.array(value.shape, _DIMENSIONS[kind]).tobytes()
+
+    def decode(self, data: Bytes) -> np.ndarray[Any, Any]:
+        at = 0
+        dtype = self._dtype
+        if dtype is None:
+            dtype = _DTYPES.get(data[0]) if len(data) else None
+            if dtype is None:
+                raise ValueError(f'its dtype is code {data[0] if len(data) else None}')
+            at = 1
+        shape = self._shape
+        if shape is None:
+            if at >= len(data):
+                raise ValueError('its shape is missing')
+            ndim, kind = data[at] >> 2, _DIMENSIONS[data[at] & 3]
+            at += 1
+            if at + ndim * kind.itemsize > len(data):
+                raise ValueError('its shape is cut off')
+            shape = tuple(np.frombuffer(data, kind, ndim, at).tolist()) if ndim else ()
+            at += ndim * kind.itemsize
+        if math.prod(shape) * dtype.itemsize != len(data) - at:
+            raise ValueError(f'{len(data) - at} bytes of values are not an array of {dtype.name} of shape {shape}')
+        # A copy: writable, and independent of the map.
+        return (
+            np.array(np.frombuffer(data, dtype, -1, at), dtype.newbyteorder('=')).reshape(shape)
+            if math.prod(shape)
+            else np.empty(shape, dtype)
+        )
+
+
+def _numpy_to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f'{type(value).__name__} is no JSON')
+
+
+class _Json(Encoding):
+    name = 'json'
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return json.dumps(value, default=_numpy_to_json).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.refuse(value, f'what JSON can say ({error})') from error
+
+    def decode(self, data: Bytes) -> Any:
+        try:
+            return json.loads(str(data, 'utf-8'))
+        except RecursionError:
+            raise ValueError('its JSON is nested too deeply') from None
+
+
+class _Pickle(Encoding):
+    name = 'pkl'
+    is_safe = False
+
+    def encode(self, value: Any) -> bytes:
+        return pickle.dumps(value)
+
+    def decode(self, data: Bytes) -> Any:
+        return pickle.loads(data)
+
+
+_SCALARS: tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any], str], ...] = (
+    ('int', 'q', operator.index, int, 'an int'),
+    *((f'uint{8 << i}', 'BHIQ'[i], operator.index, getattr(np, f'uint{8 << i}'), 'an int') for i in range(4)),
+    *((f'int{8 << i}', 'bhiq'[i], operator.index, getattr(np, f'int{8 << i}'), 'an int') for i in range(4)),
+    *((f'float{16 << i}', 'efd'[i], _to_float, getattr(np, f'float{16 << i}'), 'a float') for i in range(3)),
+)
+
+_registry: dict[str, Encoding] = {
+    encoding.name: encoding
+    for encoding in (
+        _BytesEncoding(),
+        _Str(),
+        *(_Scalar(*scalar) for scalar in _SCALARS),
+        _Text('str_int', (int,), int),
+        _Text('str_float', (float,), float),
+        _Text('str_decimal', (Decimal,), Decimal),
+        _Array(),
+        _Json(),
+        _Pickle(),
+    )
+}
+
+
+def register_encoding(encoding: Encoding) -> None:
+    """Let ``encoding.name`` be the encoding of a column, for writing and reading."""
+    _registry[encoding.name] = encoding
+
+
+def get_mds_encodings() -> set[str]:
+    """The names of all encodings. ``ndarray`` may be followed by a dtype, and that by a shape: ``ndarray:float32:2,3``."""
+    return set(_registry)
+
+
+def get_encoding(name: str) -> Encoding:
+    """The encoding of that name.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    found = _registry.get(name)
+    if found is not None:
+        return found
+    if name.startswith('ndarray:'):
+        _, dtype, *shape = name.split(':')
+        if dtype in _DTYPE_CODES and len(shape) <= 1:
+            try:
+                sizes = tuple(int(size) for size in shape[0].split(',')) if shape else None
+            except ValueError:
+                sizes = (-1,)
+            if sizes is None or all(size >= 0 for size in sizes):
+                return _registry.setdefault(name, _Array(dtype, sizes))
+        raise ArgumentError(
+            f'no encoding {name!r}; an array is ndarray, ndarray:DTYPE or ndarray:DTYPE:2,3 with one of {", ".join(_DTYPE_CODES)}'
+        )
+    raise ArgumentError(f'no encoding {name!r}; there are {", ".join(sorted(_registry))}')
+
+
+def decode_error(column: str, encoding: str, error: Exception) -> FormatError:
+    """The error for a value that is not what its encoding writes."""
+    return FormatError(f'column {column!r} is not {encoding}: {error}')

@@ -1,0 +1,212 @@
+"""Bringing one shard from a store to a folder: ranges in parallel, hashed and decompressed in order as they arrive, then renamed.
+
+Nothing here decides what is fetched when, or who else may be fetching it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from streaming.errors import CorruptError
+from streaming.format.compression import get_codec
+from streaming.format.hashing import cheapest, new_hash
+from streaming.format.index import FileInfo, ShardInfo
+from streaming.store.protocol import Store
+
+__all__ = ['FetchPolicy', 'ShardFetch']
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchPolicy:
+    """How shards are brought.
+
+    Args:
+        range_bytes: Bytes asked for in one request. Default: 8 MiB, where the round trip is a small part of the time.
+        parallel: Requests in flight for one shard. Default: 3.
+        refetches: How often bytes that turn out wrong are fetched anew before it is an error. Default: 2.
+        validate_hash: The hash that must match, of those the index records. Default: None, the cheapest recorded one.
+        keep_zip: Keep the compressed file beside the decompressed one. Default: False.
+    """
+
+    range_bytes: int = 8 << 20
+    parallel: int = 3
+    refetches: int = 2
+    validate_hash: str | None = None
+    keep_zip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFetch:
+    """One shard on its way from a store to a folder. The caller holds the shard's lock.
+
+    Args:
+        store: Where the shard's objects are.
+        shard: The shard.
+        folder: Where its raw files shall lie, under their names in the index.
+        scratch: Path of the temporary file, on the same file system; whatever is there is overwritten.
+        policy: How.
+        on_bytes: Called from several threads with the number of bytes that just came over the network. May raise to cancel.
+    """
+
+    store: Store
+    shard: ShardInfo
+    folder: Path
+    scratch: Path
+    policy: FetchPolicy
+    on_bytes: Callable[[int], None]
+
+    def run(self) -> None:
+        """Bring every file of the shard that is not there yet.
+
+        Raises:
+            CorruptError: the bytes were wrong every time.
+            StoreError: the store failed, after its retries.
+        """
+        for stored, raw in zip(self.shard.stored, self.shard.raw_files, strict=True):
+            if _has_size(self.folder / raw.basename, raw.bytes):
+                continue
+            for attempt in range(self.policy.refetches + 1):
+                try:
+                    self._bring(stored, raw)
+                except CorruptError as error:
+                    if attempt == self.policy.refetches:
+                        raise
+                    logger.warning('%s; fetching it again (%d of %d)', error, attempt + 1, self.policy.refetches)
+                else:
+                    break
+
+    def _bring(self, stored: FileInfo, raw: FileInfo) -> None:
+        """Bring one file, from the store or from a compressed copy that an earlier run kept."""
+        compressed = self.shard.compression is not None
+        kept = self.folder / stored.basename
+        from_disk = compressed and _has_size(kept, stored.bytes)
+        chunks = _read_file(kept, self.policy) if from_disk else self._read_object(stored)
+        zip_scratch = self.scratch.with_name(self.scratch.name + '.zip')
+        keep = self.policy.keep_zip and compressed and not from_disk
+        try:
+            with self.scratch.open('wb') as file, zip_scratch.open('wb') if keep else nullcontext() as zip_file:
+                self._unpack(chunks, stored, raw, file, zip_file)
+            if keep:
+                _rename(zip_scratch, kept)
+            _rename(self.scratch, self.folder / raw.basename)
+        except BaseException as error:
+            for leftover in (self.scratch, zip_scratch):
+                leftover.unlink(missing_ok=True)
+            if from_disk and isinstance(error, CorruptError):
+                # The kept file is the culprit; the next attempt shall ask the store.
+                kept.unlink(missing_ok=True)
+            raise
+
+    def _unpack(
+        self, chunks: Iterator[memoryview], stored: FileInfo, raw: FileInfo, file: BinaryIO, zip_file: BinaryIO | None
+    ) -> None:
+        """Write the raw bytes to ``file`` as the stored ones arrive, and hold both against the index."""
+        url = self.store.url_of(stored.basename)
+        check = _Check(stored, url, self.policy.validate_hash)
+        if self.shard.compression is None:
+            for chunk in chunks:
+                check.update(chunk)
+                file.write(chunk)
+            check.finish()
+            return
+        # The compressed bytes' hash vouches for the raw ones too.
+        check_raw = _Check(raw, f'{url}, decompressed', self.policy.validate_hash, hashing=not check.has_hash)
+        decompressor = get_codec(self.shard.compression).decompressor(raw.bytes)
+        try:
+            for chunk in chunks:
+                check.update(chunk)
+                if zip_file is not None:
+                    zip_file.write(chunk)
+                data = decompressor.feed(chunk)
+                check_raw.update(data)
+                file.write(data)
+            check.finish()
+            data = decompressor.finish()
+        except CorruptError as error:
+            # A codec does not know what it decompresses.
+            raise error if url in str(error) else CorruptError(f'{url}: {error}') from error
+        check_raw.update(data)
+        file.write(data)
+        check_raw.finish()
+
+    def _read_object(self, file: FileInfo) -> Iterator[memoryview]:
+        """The object's bytes in order, read as parallel ranges."""
+        step = self.policy.range_bytes
+        ranges = [(start, min(step, file.bytes - start)) for start in range(0, file.bytes, step)]
+        if len(ranges) <= 1:
+            for start, size in ranges:
+                yield self._read_range(file.basename, start, size)
+            return
+        pool = ThreadPoolExecutor(min(self.policy.parallel, len(ranges)), thread_name_prefix='streaming-range')
+        pending: deque[Future[memoryview]] = deque()
+        try:
+            for start, size in ranges:
+                pending.append(pool.submit(self._read_range, file.basename, start, size))
+                if len(pending) > self.policy.parallel:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_range(self, key: str, start: int, size: int) -> memoryview:
+        buffer = memoryview(bytearray(size))
+        self.store.read_into(key, start, buffer, on_bytes=self.on_bytes)
+        return buffer
+
+
+class _Check:
+    """Length and hash of a file, as its bytes go by."""
+
+    def __init__(self, file: FileInfo, url: str, validate_hash: str | None, *, hashing: bool = True) -> None:
+        self._file = file
+        self._url = url
+        name = validate_hash if validate_hash in file.hashes else cheapest(file.hashes)
+        self._name = name = name if hashing else None
+        self._hash = new_hash(name) if name is not None else None
+        self._size = 0
+
+    @property
+    def has_hash(self) -> bool:
+        return self._hash is not None
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._size += len(data)
+        if self._hash is not None:
+            self._hash.update(data)
+
+    def finish(self) -> None:
+        if self._size != self._file.bytes:
+            raise CorruptError(f'{self._url}: {self._size} bytes, the index says {self._file.bytes}')
+        if self._hash is not None and self._name is not None:
+            found, wanted = self._hash.hexdigest(), self._file.hashes[self._name]
+            if found != wanted:
+                raise CorruptError(f'{self._url}: its {self._name} is {found}, the index says {wanted}')
+
+
+def _read_file(path: Path, policy: FetchPolicy) -> Iterator[memoryview]:
+    with path.open('rb') as file:
+        while chunk := file.read(policy.range_bytes):
+            yield memoryview(chunk)
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except (FileNotFoundError, NotADirectoryError):
+        return False

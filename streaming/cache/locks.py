@@ -1,0 +1,188 @@
+"""Kernel locks on files: held by an open file, gone with its holder, whoever that was and however it died.
+
+A lock file is empty and short-lived: its holder removes it. So whoever gets a lock checks that the file it locked is still the
+one under that name, and starts over if not.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from streaming.errors import DeadlineError
+
+__all__ = ['FileLock', 'try_lock', 'wait_for_lock']
+
+# Descriptors of locks that this process holds. A flock belongs to the open file, which a fork shares: without this, a worker
+# forked in the middle of a fetch would keep the lock alive after its parent was killed.
+_held: dict[int, 'FileLock'] = {}
+
+
+def _close_inherited() -> None:
+    for descriptor in list(_held):
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+class FileLock:
+    """A lock that is held until it is released, by any thread, or its process ends. As a context manager: for the block."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._next_beat = 0.0
+
+    def beat(self) -> None:
+        """Tell whoever waits that the work gets on; cheap enough to call for every few bytes."""
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._next_beat = now + 0.5
+            os.utime(self._descriptor)
+
+    def release(self) -> None:
+        """Remove the lock file and wake whoever waits for it."""
+        # Not only whether the descriptor is held: its number may be another lock's by now.
+        if _held.get(self._descriptor) is self:
+            # Unlink first: a waiter that then gets the lock finds that its file has no name any more, and starts over.
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+            del _held[self._descriptor]
+            # Unlocking, and not only closing: a process that was forked meanwhile may still have the file open.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+
+    def __enter__(self) -> 'FileLock':
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_named(path: Path, descriptor: int) -> bool:
+    try:
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _acquire(path: Path, flags: int) -> FileLock:
+    """Take the lock; with LOCK_NB in ``flags``, raise BlockingIOError if it is another's."""
+    while True:
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+            named = _is_named(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if named:
+            lock = _held[descriptor] = FileLock(path, descriptor)
+            return lock
+        os.close(descriptor)
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """Take the lock at ``path`` if nobody, in this or any process, holds it; else None, at once."""
+    try:
+        return _acquire(path, fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+
+
+class _Waiter:
+    """A thread that blocks in the kernel for a lock, so that the one that needs it can wait with a deadline."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._guard = threading.Lock()
+        self._abandoned = False
+        self._lock: FileLock | None = None
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+        # A daemon: one whose lock never comes (its holder is stopped, say) must not keep the interpreter alive.
+        threading.Thread(target=self._run, name=f'lock-waiter-{path.name}', daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            lock = _acquire(self._path, 0)
+        except BaseException as error:  # handed to the waiting thread, which raises it
+            self._error = error
+        else:
+            with self._guard:
+                if not self._abandoned:
+                    self._lock = lock
+                else:
+                    lock.release()
+        self._done.set()
+
+    def wait(self, timeout_s: float) -> FileLock | None:
+        self._done.wait(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return self._lock
+
+    def abandon(self) -> None:
+        with self._guard:
+            self._abandoned = True
+            if self._lock is not None:
+                self._lock.release()
+
+
+def _last_beat(path: Path) -> tuple[int, int] | None:
+    """Which lock file lies at ``path`` and when its holder last showed signs of work; not a time to compare with any clock."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def wait_for_lock(path: Path, timeout_s: float, what: str) -> FileLock:
+    """Wait until the lock at ``path`` is ours.
+
+    Args:
+        path: The lock file.
+        timeout_s: Seconds to wait since the holder's last beat.
+        what: What the lock stands for, for the error.
+
+    Raises:
+        DeadlineError: the holder kept the lock for ``timeout_s`` without a beat.
+    """
+    lock = try_lock(path)
+    if lock is not None:
+        return lock
+    waiter = _Waiter(path)
+    try:
+        seen = _last_beat(path)
+        since = time.monotonic()
+        while True:
+            # Look at the holder's progress a few times within the limit; the lock itself wakes us at once.
+            lock = waiter.wait(timeout_s / 4)
+            if lock is not None:
+                return lock
+            now = _last_beat(path)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since >= timeout_s:
+                raise DeadlineError(
+                    f'waited {timeout_s:g} s for {what}: another process holds {path} and has made no progress; '
+                    'see which with "fuser" or "lsof", and end it, or raise download_timeout'
+                )
+    except BaseException:
+        waiter.abandon()
+        raise

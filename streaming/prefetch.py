@@ -1,0 +1,178 @@
+"""Walking a plan ahead of its reader, so that shards are here, or on their way, before they are needed.
+
+One prefetcher serves one iterator. Its threads take shards in the order of their first use, leave alone those that another
+process is fetching, and stop when they are far enough ahead. Whoever waits is woken; nothing polls.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from streaming.errors import CancelledError, DeadlineError
+
+__all__ = ['Prefetcher', 'ShardUse']
+
+# (position of the shard's first use in the reader's own sequence, shard, bytes it takes on disk)
+ShardUse = tuple[int, int, int]
+
+
+class Prefetcher:
+    """Brings the shards of one iterator.
+
+    Args:
+        uses: The shards by first use, each once; consumed lazily, in the prefetcher's threads.
+        try_fetch: Brings a shard; False if somebody else is at it. Given a function that raises when the work is to be given up.
+        ensure: Brings a shard, waiting for whoever is at it. Called in the reader's thread.
+        describe: Names a shard in messages.
+        threads: Shards fetched at a time.
+        ahead: How far the first use of a shard may lie before the reader, in positions. Default: None, no limit.
+        ahead_bytes: How many bytes of shards may lie ahead of the reader. One more shard is begun while fewer do.
+        timeout_s: Seconds without a byte after which the reader's wait is an error.
+    """
+
+    def __init__(
+        self,
+        uses: Iterator[ShardUse],
+        try_fetch: Callable[[int, Callable[[], None]], bool],
+        ensure: Callable[[int, Callable[[], None]], None],
+        *,
+        describe: Callable[[int], str],
+        threads: int,
+        ahead: int | None,
+        ahead_bytes: int,
+        timeout_s: float,
+    ) -> None:
+        self._uses = uses
+        self._try_fetch = try_fetch
+        self._ensure = ensure
+        self._describe = describe
+        self._ahead = ahead
+        self._ahead_bytes = ahead_bytes
+        self._timeout_s = timeout_s
+
+        self._changed = threading.Condition()
+        self._position = 0
+        self._head: ShardUse | None = None  # taken from `uses`, too far ahead to begin
+        self._exhausted = False
+        self._begun: deque[tuple[int, int]] = deque()  # (first use, bytes) of shards that the reader has not come to
+        self._begun_bytes = 0
+        self._fetching: set[int] = set()
+        self._ready: set[int] = set()
+        self._failed: dict[int, BaseException] = {}
+        self._beats = 0
+        self._closed = False
+        self._threads = [threading.Thread(target=self._run, name=f'streaming-prefetch-{i}', daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def advance(self, position: int) -> None:
+        """Say that the reader has come to ``position``."""
+        with self._changed:
+            self._position = position
+            while self._begun and self._begun[0][0] <= position:
+                self._begun_bytes -= self._begun.popleft()[1]
+            self._changed.notify_all()
+
+    def wait_for(self, shard: int) -> None:
+        """Return once the shard is here.
+
+        Raises:
+            DeadlineError: no byte came for ``timeout_s``.
+            Exception: what the shard's fetch failed with.
+        """
+        if shard in self._ready:
+            return
+        with self._changed:
+            self._await_own_fetch(shard)
+            if shard in self._ready:
+                return
+            if shard in self._failed:
+                raise self._failed[shard]
+        # Not begun, or in another process's hands.
+        self._ensure(shard, self._check)
+        self._ready.add(shard)
+
+    def close(self) -> None:
+        """Give up what is going on and end the threads. Waits for them only as long as a read takes to notice."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + 5
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _await_own_fetch(self, shard: int) -> None:
+        beats, since = self._beats, time.monotonic()
+        while shard in self._fetching:
+            self._changed.wait(self._timeout_s / 4)
+            if self._beats != beats:
+                beats, since = self._beats, time.monotonic()
+            elif shard in self._fetching and time.monotonic() - since > self._timeout_s:
+                raise DeadlineError(
+                    f'waited {self._timeout_s:g} s for {self._describe(shard)} and no byte came; '
+                    'is the store reachable? (download_timeout sets this limit)'
+                )
+
+    def _run(self) -> None:
+        while True:
+            shard = self._take()
+            if shard is None:
+                return
+            try:
+                here = self._try_fetch(shard, self._check)
+                error = None
+            except BaseException as caught:  # it is raised where the shard is needed
+                here, error = False, caught
+            with self._changed:
+                self._fetching.discard(shard)
+                if here:
+                    self._ready.add(shard)
+                elif error is not None and not isinstance(error, CancelledError):
+                    self._failed[shard] = error
+                self._changed.notify_all()
+
+    def _take(self) -> int | None:
+        """The next shard to fetch, once it is near enough; None when there is nothing left to do."""
+        with self._changed:
+            while not self._closed:
+                try:
+                    shard = self._next_near()
+                except Exception:  # whatever fails in the plan here fails in the reader too, which then says so
+                    self._exhausted = True
+                    self._changed.notify_all()
+                    return None
+                if shard is not None:
+                    self._fetching.add(shard)
+                    return shard
+                if self._exhausted:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _next_near(self) -> int | None:
+        while True:
+            if self._head is None:
+                self._head = next(self._uses, None)
+                if self._head is None:
+                    self._exhausted = True
+                    return None
+            first_use, shard, size = self._head
+            if shard in self._ready:
+                self._head = None
+                continue
+            if first_use > self._position:
+                if self._begun_bytes >= self._ahead_bytes:
+                    return None
+                if self._ahead is not None and first_use > self._position + self._ahead:
+                    return None
+                self._begun.append((first_use, size))
+                self._begun_bytes += size
+            self._head = None
+            return shard
+
+    def _check(self) -> None:
+        """Called as bytes arrive."""
+        self._beats += 1
+        if self._closed:
+            raise CancelledError('the iterator that needed this shard was closed')

@@ -1,0 +1,92 @@
+"""Which epoch an iteration is, and where it starts: agreed between a rank and its DataLoader workers without a barrier.
+
+An iteration has a key that all its workers know. The first to come with a new key begins the epoch, the others learn what it
+found. What was loaded from a checkpoint is taken by the next iteration to begin.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streaming.record import SharedRecord
+
+__all__ = ['Begun', 'Progress']
+
+# Iterations remembered by key. Workers of one iteration come within moments of each other; a few are enough.
+_REMEMBERED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An iteration that has begun.
+
+    Args:
+        epoch: Its epoch, 0-based.
+        sample_in_epoch: Samples of the epoch that were delivered, to all ranks, before it.
+        order: What a loaded state fixed of the order (canonical nodes, seed, ...), by name.
+    """
+
+    epoch: int
+    sample_in_epoch: int
+    order: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Progress:
+    """The epochs of one rank, shared with its workers."""
+
+    def __init__(self) -> None:
+        self._record = SharedRecord({'next_epoch': 0, 'resume': 0, 'order': {}, 'begun': {}, 'pools': 0})
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that the next iteration will be."""
+        return int(self._record.read()['next_epoch'])
+
+    def set_next_epoch(self, epoch: int) -> None:
+        """Let the next iteration begin ``epoch`` from its start."""
+        with self._record.locked() as record:
+            record.update(next_epoch=epoch, resume=0)
+
+    def new_pool(self) -> int:
+        """A number that no other pool of workers of this rank has had."""
+        with self._record.locked() as record:
+            record['pools'] += 1
+            return int(record['pools'])
+
+    def begin(self, key: str | None) -> Begun:
+        """Begin the next epoch, or learn of the one that another worker began under the same key.
+
+        Args:
+            key: What the workers of one iteration have in common; None where there is only one.
+        """
+        with self._record.locked() as record:
+            begun: dict[str, Any] = record['begun']
+            if key is not None and key in begun:
+                return Begun(**begun[key])
+            values = {'epoch': record['next_epoch'], 'sample_in_epoch': record['resume'], 'order': record['order']}
+            if key is not None:
+                begun[key] = values
+                for old in list(begun)[:-_REMEMBERED]:
+                    del begun[old]
+            record.update(next_epoch=values['epoch'] + 1, resume=0, last=values)
+            return Begun(**values)
+
+    def current(self) -> Begun:
+        """The iteration that began last, or what the first one will be."""
+        record = self._record.read()
+        return Begun(**record['last']) if 'last' in record else self.upcoming()
+
+    def upcoming(self) -> Begun:
+        """What the next iteration will be."""
+        record = self._record.read()
+        return Begun(record['next_epoch'], record['resume'], record['order'])
+
+    def load(self, epoch: int, sample_in_epoch: int, order: Mapping[str, Any]) -> None:
+        """Let the next iteration begin ``epoch`` after ``sample_in_epoch`` samples, in the order that was saved."""
+        with self._record.locked() as record:
+            record.pop('last', None)
+            record.update(next_epoch=epoch, resume=sample_in_epoch, order=dict(order))
+
+    def order(self) -> dict[str, Any]:
+        """What a loaded state fixed of the order, by name."""
+        return dict(self._record.read()['order'])

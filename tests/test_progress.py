@@ -1,0 +1,36 @@
+"""Which epoch an iteration is."""
+
+from streaming.progress import Begun, Progress
+
+
+def test_each_iteration_is_an_epoch() -> None:
+    progress = Progress()
+    assert progress.current() == Begun(0, 0)
+    assert [progress.begin(None).epoch for _ in range(3)] == [0, 1, 2]
+    assert progress.next_epoch == 3
+    assert progress.current() == Begun(2, 0)
+
+
+def test_workers_of_one_iteration_agree() -> None:
+    progress = Progress()
+    first = [progress.begin('a') for _ in range(3)]
+    second = progress.begin('b')
+    assert first == [Begun(0, 0)] * 3
+    assert second.epoch == 1
+    assert progress.begin('a') == Begun(0, 0), 'a late worker still finds its epoch'
+
+
+def test_a_loaded_state_is_taken_once() -> None:
+    progress = Progress()
+    progress.begin(None)
+    progress.load(5, 100, {'num_canonical_nodes': 2})
+    assert progress.current() == Begun(5, 100, {'num_canonical_nodes': 2})
+    assert progress.begin('a') == Begun(5, 100, {'num_canonical_nodes': 2})
+    assert progress.begin('a') == Begun(5, 100, {'num_canonical_nodes': 2})
+    assert progress.begin('b') == Begun(6, 0, {'num_canonical_nodes': 2}), 'the order stays that of the run'
+
+
+def test_only_the_latest_iterations_are_remembered() -> None:
+    progress = Progress()
+    for i in range(1000):
+        assert progress.begin(str(i)).epoch == i

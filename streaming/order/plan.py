@@ -53,7 +53,7 @@ class Plan:
             int(sizes.sum()), self._rows, self._data.num_nodes, compact=self.config.tail in ('drop', 'mask')
         )
         self._deal = Deal(
-            self._grid, sample_in_epoch, self._data.num_nodes, self._data.ranks_per_node, self._batch_size
+            self._grid, sample_in_epoch, self._data.num_nodes, self._data.ranks_per_node, self.batch_size
         )
         self._sizes = sizes
         self._chunks: dict[tuple[int, int], tuple[Int64Array, NDArray[np.bool_]]] = {}
@@ -67,18 +67,24 @@ class Plan:
         """Batches that each rank yields in the rest of the epoch; the last one may be smaller, then on all ranks."""
         if self.config.tail == 'drop':
             return self._deal.left // self.global_batch_size
-        return -(-self._deal.samples_of_rank // self._batch_size)
+        return -(-self._deal.samples_of_rank // self.batch_size)
 
     @property
     def samples_of_rank(self) -> int:
         """Samples that each rank yields in the rest of the epoch, with padding."""
-        whole = self.num_batches * self._batch_size
+        whole = self.num_batches * self.batch_size
         return whole if self.config.tail == 'drop' else self._deal.samples_of_rank
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a batch of one rank."""
+        assert self.config.batch_size is not None
+        return self.config.batch_size
 
     @property
     def global_batch_size(self) -> int:
         """Samples a batch of all ranks."""
-        return self._batch_size * self._data.num_ranks
+        return self.batch_size * self._data.num_ranks
 
     @property
     def unique_samples(self) -> int:
@@ -120,7 +126,7 @@ class Plan:
     def _batch(self, worker: int, index: int) -> tuple[Int64Array, NDArray[np.bool_]]:
         if not 0 <= index < self.batches_of(worker):
             raise IndexError(f'worker {worker} has batches 0 to {self.batches_of(worker) - 1}, not {index}')
-        together = max(1, _CHUNK // self._batch_size)
+        together = max(1, _CHUNK // self.batch_size)
         number, within = divmod(index, together)
         chunk = self._chunks.get((worker, number))
         if chunk is None:
@@ -129,13 +135,13 @@ class Plan:
             kept = dict(list(self._chunks.items())[-_KEPT + 1 :])
             kept[worker, number] = chunk
             self._chunks = kept
-        part = slice(within * self._batch_size, (within + 1) * self._batch_size)
+        part = slice(within * self.batch_size, (within + 1) * self.batch_size)
         return chunk[0][part], chunk[1][part]
 
     def _look_up(self, worker: int, first: int, count: int) -> tuple[Int64Array, NDArray[np.bool_]]:
         """The samples of some batches of a worker, end to end, and which are not padding."""
         batches = np.arange(first, min(first + count, self.batches_of(worker))) * self.world.num_workers + worker
-        numbers = (batches[:, None] * self._batch_size + np.arange(self._batch_size)).ravel()
+        numbers = (batches[:, None] * self.batch_size + np.arange(self.batch_size)).ravel()
         numbers = numbers[numbers < self.samples_of_rank]
         places = self._deal.places(self._data.node, self._data.rank_of_node, numbers)
         positions = self._deal.positions(places)
@@ -169,7 +175,7 @@ class Plan:
                 epoch=epoch,
                 num_nodes=self._data.num_nodes,
                 ranks_per_node=self._data.ranks_per_node,
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
             )
         return make_state(self.config, origin, epoch, sample_in_epoch)
 
@@ -189,11 +195,6 @@ class Plan:
     def _starts(self) -> Int64Array:
         ends: Int64Array = np.cumsum(self._sizes)
         return ends - self._sizes
-
-    @property
-    def _batch_size(self) -> int:
-        assert self.config.batch_size is not None
-        return self.config.batch_size
 
     @property
     def _rows(self) -> int:

@@ -1,0 +1,384 @@
+"""StreamingDataset: the streams, the order and the cache, wired together. What each does is in its own module."""
+
+import copy
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from streaming.errors import ArgumentError
+from streaming.format.index import ShardTable
+from streaming.indexing import resolve
+from streaming.order.plan import OrderConfig, Plan, StreamSamples
+from streaming.order.state import parse_state
+from streaming.prefetch import Prefetcher, ShardUse
+from streaming.progress import Begun, Progress
+from streaming.shards import DatasetShards
+from streaming.stream import Stream, get_stream_class
+from streaming.units import number_abbrev_to_int
+from streaming.world import World
+
+__all__ = ['StreamingDataset']
+
+logger = logging.getLogger(__name__)
+
+# How much a worker fetches ahead of its reader where `predownload` does not say: about three seconds of a 100 MB/s link.
+_AHEAD_BYTES = 256 << 20
+
+# Shards fetched at a time by one worker. Each has a few requests in flight.
+_FETCH_THREADS = 4
+
+
+class StreamingDataset(IterableDataset[dict[str, Any]]):
+    """Samples of one or more streams, dealt to nodes, ranks and workers in a fixed order, fetched and cached as they come up.
+
+    Iterating gives this rank's (or, in a DataLoader worker, this worker's) samples of the next epoch. Indexing gives any sample.
+
+    Args:
+        streams: The streams to mix. Default: None, one stream made from ``remote``, ``local`` and ``split``.
+        remote: URL or path of the dataset. Default: None, it is read in ``local``.
+        local: Folder for the copies of shards, shared by the processes of a node. Default: None, a folder of this user's.
+        split: Sub-folder of both. Default: None.
+        download_retry: How often a shard whose bytes are wrong is fetched anew. Default: 2.
+        download_timeout: Seconds without a byte after which a download is an error. Default: 60.
+        validate_hash: The hash to check, of those recorded. Default: None, the cheapest recorded one.
+        keep_zip: Keep compressed shards beside the decompressed ones. Default: False.
+        epoch_size: Samples an epoch, such as ``1000`` or ``"64M"``. Default: None, what the streams and their weights give.
+        predownload: How many of its samples a worker fetches ahead. Default: None, about 256 MiB of shards.
+        cache_limit: The most that ``local`` may hold, in bytes or as ``"10gb"``. Default: None, no limit.
+        sampling_method: ``'balanced'`` or ``'fixed'``: whether up- and down-sampling picks anew each epoch. Default: balanced.
+        sampling_granularity: Samples picked together when down-sampling. Default: 1.
+        partition_algo: ``'relaxed'`` or ``'orig'``. Default: relaxed.
+        num_canonical_nodes: In how many parts the samples are dealt; fixes the order. Default: None, derived from the nodes.
+        batch_size: Samples a batch of one rank; the DataLoader's too. Needed to iterate. Default: None.
+        shuffle: Whether to shuffle. Default: False.
+        shuffle_algo: ``'windowed'``, or an order of mosaicml-streaming: naive, py1s, py2s, py1br, py1e. Default: None, windowed.
+        shuffle_seed: Seed of the order. Default: 9176.
+        shuffle_block_size: Samples that mix. Default: None, derived.
+        batching_method: ``'random'``, ``'stratified'``, ``'per_stream'`` or ``'device_per_stream'``. Default: random.
+        allow_unsafe_types: Allow columns that run code when read (``pkl``). Default: False.
+        replication: How many consecutive ranks get the same samples. Default: None, each its own.
+        stream_name: Which registered class to make the stream from where ``streams`` is None. Default: ``'stream'``.
+        stream_config: Further arguments for it. Default: None.
+        columns: The columns to decode. Default: None, all.
+        tail: What becomes of the end of an epoch: ``'pad'`` repeats samples until all ranks have as many, ``'drop'`` leaves out
+            what makes no whole batch of all ranks. Default: pad.
+        world: Where this process is in the job. Default: None, from torch.distributed or the launcher's environment.
+
+    Raises:
+        ArgumentError: values that cannot work.
+        NotFoundError: a stream has no index.
+        StreamingError: a stream cannot be reached, or is not a dataset.
+    """
+
+    def __init__(
+        self,
+        *,
+        streams: Sequence[Stream] | None = None,
+        remote: str | None = None,
+        local: str | None = None,
+        split: str | None = None,
+        download_retry: int = 2,
+        download_timeout: float = 60,
+        validate_hash: str | None = None,
+        keep_zip: bool = False,
+        epoch_size: int | str | None = None,
+        predownload: int | None = None,
+        cache_limit: int | str | None = None,
+        sampling_method: str = 'balanced',
+        sampling_granularity: int = 1,
+        partition_algo: str = 'relaxed',
+        num_canonical_nodes: int | None = None,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        shuffle_algo: str | None = None,
+        shuffle_seed: int = 9176,
+        shuffle_block_size: int | None = None,
+        batching_method: str = 'random',
+        allow_unsafe_types: bool = False,
+        replication: int | None = None,
+        stream_name: str = 'stream',
+        stream_config: Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        tail: str = 'pad',
+        world: World | None = None,
+    ) -> None:
+        _refuse_unbuilt(cache_limit=cache_limit)
+        if predownload is not None and predownload < 0:
+            raise ArgumentError(f'predownload must not be negative, got {predownload}')
+        self.predownload = predownload
+        self.batch_size = batch_size
+        self.replication = replication
+        self.allow_unsafe_types = allow_unsafe_types
+        self._columns = None if columns is None else list(columns)
+        self._world = World.detect() if world is None else world
+        self._config = OrderConfig(
+            batch_size=batch_size,
+            epoch_size=None if epoch_size is None else number_abbrev_to_int(epoch_size),
+            sampling_method=sampling_method,
+            sampling_granularity=sampling_granularity,
+            partition_algo=partition_algo,
+            num_canonical_nodes=num_canonical_nodes,
+            shuffle=shuffle,
+            shuffle_algo=shuffle_algo,
+            shuffle_seed=shuffle_seed,
+            shuffle_block_size=shuffle_block_size,
+            batching_method=batching_method,
+            replication=replication,
+            tail=tail,
+        )
+        defaults = {
+            'split': split,
+            'download_retry': download_retry,
+            'download_timeout': download_timeout,
+            'validate_hash': validate_hash,
+            'keep_zip': keep_zip,
+        }
+        self.streams = _make_streams(streams, stream_name, {'remote': remote, 'local': local, **(stream_config or {})}, defaults)
+        self._index_hashes: list[str] | None = None
+        self._shards_open: DatasetShards | None = None
+        self._progress = Progress()
+        self._pool: int | None = None
+        self._round: tuple[str, int] = ('', -1)
+        shards = self._shards  # opened here, so that whatever is wrong with a stream is said in the training process
+        if not shards.table.num_samples:
+            warnings.warn(f'the dataset has no samples: {self.streams}', stacklevel=2)
+
+    # ---- sizes -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all streams, each counted once."""
+        return self._shards.table.num_samples
+
+    @property
+    def size(self) -> int:
+        """Samples in all streams, each counted once."""
+        return self.num_samples
+
+    @property
+    def epoch_size(self) -> int:
+        """Samples that all ranks together see in an epoch, without padding."""
+        return self._plan(self._progress.current(), from_start=True).unique_samples
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that the next iteration will be, 0-based. May be set."""
+        return self._progress.next_epoch
+
+    @next_epoch.setter
+    def next_epoch(self, epoch: int) -> None:
+        self._progress.set_next_epoch(epoch)
+
+    @property
+    def cache_usage(self) -> int:
+        """Bytes of the dataset's files that lie in the cache folders now."""
+        return self._shards.cached_bytes()
+
+    def __len__(self) -> int:
+        """Samples that this rank sees in an epoch, with padding.
+
+        Raises:
+            ArgumentError: the dataset has no batch_size.
+        """
+        return self._plan(self._progress.current(), from_start=True).samples_of_rank
+
+    def stats(self) -> dict[str, Any]:
+        """What the processes of this node have fetched into each cache folder, by folder."""
+        return {str(path): asdict(counters) for path, counters in self._shards.counters().items()}
+
+    # ---- samples -----------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample, or the list of samples, at an int, negative int, slice, list or array of ints."""
+        return resolve(index, self.num_samples, self._shards.read)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Begin the next epoch, or where a loaded state left off, and walk this worker's samples of it.
+
+        Raises:
+            ArgumentError: the dataset has no batch_size.
+        """
+        self._require_batch_size()
+        return self._walk(self._plan(self._progress.begin(self._iteration_key())))
+
+    def _walk(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        shards, worker = self._shards, plan.world.worker
+        batches = plan.batches_of(worker)
+        prefetcher = self._prefetch(plan) if shards.is_remote and batches else None
+        try:
+            for index in range(batches):
+                ids = plan.batch(worker, index)
+                if prefetcher is not None:
+                    prefetcher.advance(index)
+                    for shard in first_uses(shards.table, ids):
+                        prefetcher.wait_for(shard)
+                for sample_id in ids.tolist():
+                    yield self[sample_id]
+        finally:
+            if prefetcher is not None:
+                prefetcher.close()
+
+    def _prefetch(self, plan: Plan) -> Prefetcher:
+        shards, worker = self._shards, plan.world.worker
+
+        def uses() -> Iterator[ShardUse]:
+            seen: set[int] = set()
+            for index in range(plan.batches_of(worker)):
+                ids = plan.batch(worker, index)
+                for shard in first_uses(shards.table, ids):
+                    if shard not in seen:
+                        seen.add(shard)
+                        yield index, shard, int(shards.table.raw_bytes[shard])
+
+        return Prefetcher(
+            uses(),
+            shards.try_fetch,
+            shards.ensure,
+            describe=shards.describe,
+            threads=_FETCH_THREADS,
+            ahead=None if self.predownload is None else -(-self.predownload // plan.batch_size),
+            ahead_bytes=_AHEAD_BYTES if self.predownload is None else sys.maxsize,
+            timeout_s=max(stream.download_timeout or 0 for stream in self.streams),
+        )
+
+    # ---- epochs and state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """What a run needs to go on from here, on this or any other number of ranks.
+
+        Args:
+            num_samples: Samples that all ranks together were given.
+            from_beginning: Whether since the epoch began, rather than since this iteration did (after a resumption they differ).
+        """
+        return self.state_of(self._progress.current(), num_samples, from_beginning)
+
+    def state_of(self, begun: Begun, num_samples: int, from_beginning: bool = False) -> dict[str, Any]:
+        """The state after ``num_samples`` of the iteration ``begun``; see `state_dict`."""
+        sample = num_samples if from_beginning else begun.sample_in_epoch + num_samples
+        return self._plan(begun, from_start=True).state(begun.epoch, sample)
+
+    def load_state_dict(self, obj: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where the state was taken.
+
+        Raises:
+            ArgumentError: it is not such a state, or is of another order than this dataset's.
+        """
+        epoch, sample, order = parse_state(obj, self._config)
+        self._progress.load(epoch, sample, order)
+
+    # ---- what the loader needs to know -------------------------------------------------------------------------------------
+
+    @property
+    def world(self) -> World:
+        """Where this process is in the job."""
+        return self._world
+
+    @property
+    def num_data_ranks(self) -> int:
+        """Ranks that get different samples: all, unless ``replication`` gives several the same."""
+        return self._world.num_ranks // (self.replication or 1)
+
+    @property
+    def progress(self) -> Progress:
+        """The epochs, shared with this rank's workers."""
+        return self._progress
+
+    @contextmanager
+    def in_pool(self, pool: int) -> Iterator[None]:
+        """Within the block, whoever inherits the dataset or iterates it belongs to the pool of workers with this number."""
+        before, self._pool = self._pool, pool
+        try:
+            yield
+        finally:
+            self._pool = before
+
+    @staticmethod
+    def iteration_key(pool: int, count: int) -> str:
+        """The key of a pool's iteration number ``count``."""
+        return f'pool {pool}.{count}'
+
+    def _iteration_key(self) -> str | None:
+        """What this iteration's workers have in common; None where one process reads alone."""
+        info = get_worker_info()
+        if self._pool is not None:
+            group = f'pool {self._pool}'
+        elif info is not None:
+            # All workers that a DataLoader starts get seeds that count up from one base.
+            group = f'seed {info.seed - info.id}'
+        else:
+            return None
+        # Workers that stay for several iterations begin each of them once.
+        self._round = (group, self._round[1] + 1 if self._round[0] == group else 0)
+        return f'{group}.{self._round[1]}'
+
+    def _require_batch_size(self) -> None:
+        if self.batch_size is None:
+            raise ArgumentError(
+                'StreamingDataset needs batch_size=, the samples a batch of one rank, to deal samples to ranks and workers; '
+                "give it the DataLoader's"
+            )
+
+    def _plan(self, begun: Begun, *, from_start: bool = False) -> Plan:
+        self._require_batch_size()
+        info = get_worker_info()
+        world = self._world if info is None else self._world.with_worker(info.id, info.num_workers)
+        config = replace(self._config, **begun.order)
+        sample = 0 if from_start else begun.sample_in_epoch
+        return Plan(config, self._stream_samples(), world, epoch=begun.epoch, sample_in_epoch=sample)
+
+    def _stream_samples(self) -> list[StreamSamples]:
+        arrays = self._shards.samples_by_stream
+        return [StreamSamples.of(samples, **stream.weight) for samples, stream in zip(arrays, self.streams, strict=True)]
+
+    # ---- processes ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _shards(self) -> DatasetShards:
+        """The open streams of this process. A forked process shares its parent's maps, a spawned one opens its own."""
+        if self._shards_open is None:
+            hashes = self._index_hashes
+            opened = [stream.open(None if hashes is None else hashes[i]) for i, stream in enumerate(self.streams)]
+            self._shards_open = DatasetShards(opened, self._columns, self.allow_unsafe_types)
+            self._index_hashes = self._shards_open.index_hashes
+        return self._shards_open
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_shards_open': None}
+
+
+def _make_streams(
+    streams: Sequence[Stream] | None, name: str, arguments: dict[str, Any], defaults: Mapping[str, Any]
+) -> list[Stream]:
+    given = [key for key in ('remote', 'local') if arguments.get(key) is not None]
+    if streams is None:
+        made = [get_stream_class(name)(**arguments)]
+    elif given:
+        raise ArgumentError(f'give either streams or {" and ".join(given)}, not both')
+    elif not streams:
+        raise ArgumentError('streams is empty; a dataset needs at least one')
+    else:
+        # Copies: two datasets may be made from the same streams, with other defaults.
+        made = [copy.copy(stream) for stream in streams]
+    for stream in made:
+        stream.apply_defaults(defaults)
+    return made
+
+
+def first_uses(table: ShardTable, ids: NDArray[np.int64]) -> list[int]:
+    """The shards of some samples, each once, in the order of their first sample."""
+    shards, _ = table.find(ids)
+    return list(dict.fromkeys(shards.tolist()))
+
+
+def _refuse_unbuilt(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise NotImplementedError(f'StreamingDataset({name}={value!r}) does not work yet; leave it out')

@@ -1,0 +1,96 @@
+"""All shards of a dataset's streams as one row, and the samples in them as one."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streaming.cache.ledger import CacheCounters
+from streaming.format.index import ShardInfo, ShardTable
+from streaming.readers import Reader
+from streaming.readers.pool import ReaderPool
+from streaming.stream import OpenStream
+
+__all__ = ['DatasetShards']
+
+# Maps of shards that a process keeps open: each costs a descriptor and page tables, not memory.
+_OPEN_SHARDS = 256
+
+
+class DatasetShards:
+    """The shards of streams that were opened, numbered through: stream after stream, in index order.
+
+    Args:
+        streams: The open streams.
+        columns: The columns to decode. None: all.
+        allow_unsafe_types: Whether columns that run code when read (``pkl``) may be read.
+    """
+
+    def __init__(self, streams: Sequence[OpenStream], columns: list[str] | None, allow_unsafe_types: bool) -> None:
+        self._streams = list(streams)
+        self._columns = columns
+        self._allow_unsafe_types = allow_unsafe_types
+        self.table = ShardTable.concat([stream.table for stream in streams])
+        self._first_shard = np.cumsum([0, *(len(stream.table) for stream in streams)])
+        self._readers = ReaderPool(self._open, _OPEN_SHARDS)
+
+    @property
+    def samples_by_stream(self) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+        """Samples of each shard, an array a stream."""
+        return [stream.table.samples for stream in self._streams]
+
+    @property
+    def index_hashes(self) -> list[str]:
+        """The index hash of each stream."""
+        return [stream.index_hash for stream in self._streams]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any shard may have to be fetched."""
+        return any(stream.cache is not None for stream in self._streams)
+
+    def read(self, sample_id: int) -> dict[str, Any]:
+        """Decode one sample, 0-based over all streams, bringing its shard first if it is not here."""
+        shard, within = self.table.locate(sample_id)
+        return self._readers.get(shard)[within]
+
+    def ensure(self, shard: int, check_cancelled: Callable[[], None] = lambda: None) -> None:
+        """Return once the shard is here, fetching it or waiting for whoever does."""
+        stream, info = self._find(shard)
+        stream.ensure(info, check_cancelled)
+
+    def try_fetch(self, shard: int, check_cancelled: Callable[[], None]) -> bool:
+        """Fetch the shard unless somebody is at it already; whether it is here now."""
+        stream, info = self._find(shard)
+        return True if stream.cache is None else stream.cache.try_fetch(info, check_cancelled)
+
+    def describe(self, shard: int) -> str:
+        """The shard's name, for messages."""
+        stream, info = self._find(shard)
+        return f'{info.raw_data.basename} of {stream.source}'
+
+    def counters(self) -> dict[Path, CacheCounters]:
+        """What has been fetched into each cache folder, by all processes."""
+        return {stream.folder: stream.cache.counters() for stream in self._streams if stream.cache is not None}
+
+    def cached_bytes(self) -> int:
+        """Bytes of the shards' files that lie in the cache folders."""
+        return sum(stream.cached_bytes() for stream in self._streams)
+
+    def close(self) -> None:
+        """Unmap the shards and give back the descriptors. Stores are closed too; they open again if asked."""
+        self._readers.close()
+        for stream in self._streams:
+            if stream.cache is not None:
+                stream.cache.close()
+
+    def _find(self, shard: int) -> tuple[OpenStream, ShardInfo]:
+        number = int(np.searchsorted(self._first_shard, shard, side='right')) - 1
+        stream = self._streams[number]
+        return stream, stream.table[shard - int(self._first_shard[number])]
+
+    def _open(self, shard: int) -> Reader:
+        stream, info = self._find(shard)
+        stream.ensure(info)
+        return stream.open_shard(info, columns=self._columns, allow_unsafe_types=self._allow_unsafe_types)

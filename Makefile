@@ -1,0 +1,59 @@
+# make demo    the main job, end to end (more: make demo ARGS='--store oci://bucket@namespace/prefix')
+# make test    the whole test suite (more: make test ARGS='-k order -x')
+# make lint    formatting, lint, types, layers
+# make clean   forget the virtual environment and everything built
+#
+# All need Python 3.10 or newer and the package index; `make PYTHON=/path/to/python3.12 test` picks one.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+BIN := .venv/bin
+ARGS ?=
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+demo: .venv/installed-demo
+	$(BIN)/python examples/demo.py $(ARGS)
+
+# Two processes, a whole file each: the suite waits for servers and ranks as much as it computes.
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+
+# A .venv that works stays. Else any Python that is new enough and can make environments, the plain one first.
+.venv/made:
+	@set -e; enough='import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))'; \
+	if $(BIN)/python -c "$$enough" 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python); do \
+	    if "$$python" -c "$$enough" 2>/dev/null; then \
+	        echo "making .venv with $$("$$python" --version), $$python"; \
+	        "$$python" -m venv --clear .venv; \
+	        touch $@; \
+	        exit 0; \
+	    fi; \
+	done; \
+	echo 'error: no Python 3.10 or newer with venv and ensurepip among: $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)' >&2; \
+	echo '       Install one (on Debian and Ubuntu: apt install python3 python3-venv), or: make PYTHON=/path/to/python3' >&2; \
+	exit 1
+
+# The stamp is older than what it was made from -> install again, which takes seconds where nothing changed.
+# compat: a plain path to this checkout, which type checkers and editors understand.
+.venv/installed-%: .venv/made setup.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --retries 5 --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --disable-pip-version-check --retries 5 --progress-bar off --quiet --constraint constraints.txt \
+	    --no-build-isolation --config-settings editable_mode=compat --editable '.[$*]'
+	@touch $@
+
+.PRECIOUS: .venv/installed-% .venv/made

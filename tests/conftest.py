@@ -2,22 +2,25 @@
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-# A thread that has been told to end may need a moment; one that needs more than this was not told.
-GRACE_S = 5.0
+# What has been told to end may need a moment (torch gives the workers of a broken iterator five seconds); what needs more than
+# this was not told.
+GRACE_S = 15.0
 SHM = Path('/dev/shm')
 
 # Threads that libraries start once, on first use, and keep for the process.
 KEPT_THREADS = ('pytest_timeout', 'execnet', 'tqdm', 'pydevd', 'asyncio_', 'Thread-MainEventLoop')
 
 
-def threads() -> set[object]:
+def threads() -> set[Any]:
     return {thread for thread in threading.enumerate() if thread.is_alive() and not _kept(thread)}
 
 
@@ -25,9 +28,9 @@ def _kept(thread: threading.Thread) -> bool:
     return thread is threading.main_thread() or any(name in f'{thread.name} {type(thread).__name__}' for name in KEPT_THREADS)
 
 
-def children() -> set[object]:
+def children() -> set[Any]:
     """Child processes of this one, by pid and command; empty where /proc does not tell."""
-    found: set[object] = set()
+    found: set[Any] = set()
     for task in Path('/proc/self/task').glob('*/children'):
         try:
             pids = task.read_text().split()
@@ -43,11 +46,11 @@ def children() -> set[object]:
     return found
 
 
-def shared_memory() -> set[object]:
+def shared_memory() -> set[Any]:
     """Names in /dev/shm that belong to this user; other programs of the machine come and go there under other names."""
     if not SHM.is_dir():
         return set()
-    found: set[object] = set()
+    found: set[Any] = set()
     for path in SHM.iterdir():
         try:
             if path.stat().st_uid == os.getuid() and _of_this_process(path.name):
@@ -60,11 +63,11 @@ def shared_memory() -> set[object]:
 def _of_this_process(name: str) -> bool:
     """Whether a test of this process can have made it: torch puts its pid into the name. Test processes run side by side."""
     if name.startswith('torch_'):
-        return name.split('_')[1] in {str(os.getpid()), *(str(pid) for pid, _ in children())}  # type: ignore[misc]
+        return name.split('_')[1] in {str(os.getpid()), *(str(pid) for pid, _ in children())}
     return not name.startswith(('sem.mp-', 'pym-'))
 
 
-PROBES: dict[str, Callable[[], set[object]]] = {
+PROBES: dict[str, Callable[[], set[Any]]] = {
     'threads': threads,
     'child processes': children,
     'names in /dev/shm': shared_memory,
@@ -81,17 +84,27 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     deadline = time.monotonic() + GRACE_S
     collected = False
-    while True:
-        left = {what: more for what, probe in PROBES.items() if (more := probe() - before[what])}
-        if not left:
-            return
+    while left := {what: more for what, probe in PROBES.items() if (more := probe() - before[what])}:
         if not collected:
-            # A DataLoader's iterator in a reference cycle (a failed test's traceback) still has its workers.
+            _end_forgotten_loaders({pid for pid, _ in left.get('child processes', ())})
             gc.collect()
             collected = True
-        if time.monotonic() > deadline:
+            deadline = time.monotonic() + GRACE_S
+        elif time.monotonic() > deadline:
             pytest.fail('left behind: ' + '; '.join(f'{what}: {sorted(map(str, more))}' for what, more in left.items()))
-        time.sleep(0.02)
+        else:
+            time.sleep(0.02)
+
+
+def _end_forgotten_loaders(pids: set[int]) -> None:
+    """End DataLoader iterators that an exception's traceback keeps: left to the collector, torch waits 5 s for each worker."""
+    if 'torch' not in sys.modules:
+        return
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+    for thing in gc.get_objects():
+        if type(thing) is _MultiProcessingDataLoaderIter and pids & {worker.pid for worker in thing._workers}:
+            thing._shutdown_workers()
 
 
 def _is_wide(request: pytest.FixtureRequest, name: str) -> bool:

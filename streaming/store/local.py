@@ -98,9 +98,7 @@ class LocalStore(Store):
             if if_match is not None and if_match != _etag(status):
                 raise PreconditionError(f'{path} is not the version {if_match} any more, it is {_etag(status)}')
             if start + len(buffer) > status.st_size:
-                raise CorruptError(
-                    f'{path} has {status.st_size} bytes, bytes {start} to {start + len(buffer)} were asked for'
-                )
+                raise CorruptError(f'{path} has {status.st_size} bytes, bytes {start} to {start + len(buffer)} were asked for')
             file.seek(start)
             done = 0
             while done < len(buffer):

@@ -68,9 +68,7 @@ class MemoryStore(Store):
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         data = self._find(key)
         if limit_bytes is not None and len(data) > limit_bytes:
-            raise CorruptError(
-                f'{self.url_of(key)} has {len(data)} bytes, more than the {limit_bytes} that can be right'
-            )
+            raise CorruptError(f'{self.url_of(key)} has {len(data)} bytes, more than the {limit_bytes} that can be right')
         return data
 
     def read_into(
@@ -87,9 +85,7 @@ class MemoryStore(Store):
         if if_match is not None and if_match != _etag(data):
             raise PreconditionError(f'{self.url_of(key)} is not the version {if_match} any more')
         if start + len(buffer) > len(data):
-            raise CorruptError(
-                f'{self.url_of(key)} has {len(data)} bytes, bytes {start} to {start + len(buffer)} were asked for'
-            )
+            raise CorruptError(f'{self.url_of(key)} has {len(data)} bytes, bytes {start} to {start + len(buffer)} were asked for')
         for done in range(0, len(buffer), _CHUNK_BYTES):
             count = min(_CHUNK_BYTES, len(buffer) - done)
             buffer[done : done + count] = data[start + done : start + done + count]

@@ -6,7 +6,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from streaming.errors import ArgumentError
 
-__all__ = ['check_timeout', 'flag', 'query_options', 'refuse_unknown', 'without_secrets']
+__all__ = [
+    'check_timeout',
+    'flag',
+    'query_options',
+    'refuse_secret',
+    'refuse_unknown',
+    'without_secrets',
+]
 
 
 def refuse_unknown(url: str, options: Mapping[str, object], known: Iterable[str]) -> None:
@@ -18,9 +25,19 @@ def refuse_unknown(url: str, options: Mapping[str, object], known: Iterable[str]
     known = sorted(known)
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ArgumentError(
-            f'{without_secrets(url)} takes no option {", ".join(unknown)}; there are {", ".join(known)}'
-        )
+        raise ArgumentError(f'{without_secrets(url)} takes no option {", ".join(unknown)}; there are {", ".join(known)}')
+
+
+def refuse_secret(url: str, known: Iterable[str]) -> None:
+    """Refuse options that have no place in a URL, which people log and share.
+
+    Raises:
+        ArgumentError: there is one; its value is not shown.
+    """
+    known = sorted(known)
+    unknown = sorted(set(query_options(url, {})[1]) - set(known))
+    if unknown:
+        raise ArgumentError(f'{without_secrets(url)}: the URL may give {", ".join(known)}, not {", ".join(unknown)}')
 
 
 def check_timeout(value: object) -> float:

@@ -50,9 +50,7 @@ def get_schemes() -> list[str]:
     return sorted({*_backends, *(point.name for point in entry_points(group='streaming.stores'))})
 
 
-def open_store(
-    url: str, options: Mapping[str, object] | None = None, *, retry: RetryPolicy | None = _DEFAULT_POLICY
-) -> Store:
+def open_store(url: str, options: Mapping[str, object] | None = None, *, retry: RetryPolicy | None = _DEFAULT_POLICY) -> Store:
     """Make the store of a URL or path; the first request is made when it is first used.
 
     Args:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +23,7 @@ from streaming.errors import (
     ThrottledError,
     UnavailableError,
 )
+from streaming.store.parts import PartsStore, open_source, put_in_parts, size_of
 from streaming.store.protocol import ObjectInfo, Store, check_prefix
 from streaming.store.wrapper import WrapperStore
 
@@ -72,9 +72,7 @@ class RetryPolicy:
         if self.tries < 1:
             raise ArgumentError(f'RetryPolicy.tries must be at least 1, got {self.tries}')
 
-    def wait_s(
-        self, failures: int, retry_after_s: float | None = None, draw: Callable[[], float] = random.random
-    ) -> float:
+    def wait_s(self, failures: int, retry_after_s: float | None = None, draw: Callable[[], float] = random.random) -> float:
         """Seconds to wait after so many failures (1 or more); ``draw`` gives the jitter, in [0, 1)."""
         longest = min(self.max_wait_s, self.first_wait_s * 2.0 ** min(failures - 1, 60))
         jitter = draw() * longest
@@ -136,9 +134,7 @@ class Attempts:
             final = type(error)(f'{error} ({reason})' if self.failures > 1 else str(error))
             final.status, final.retry_after_s, final.etag = error.status, error.retry_after_s, error.etag
             raise final from error
-        logger.info(
-            '%s failed: %s; try %d of %d in %.2f s', self._what, error, self.failures + 1, self._policy.tries, wait_s
-        )
+        logger.info('%s failed: %s; try %d of %d in %.2f s', self._what, error, self.failures + 1, self._policy.tries, wait_s)
         if self._closing.wait(wait_s):
             raise CancelledError(f'{self._what} was given up: its store was closed') from error
 
@@ -258,6 +254,8 @@ class RetryStore(WrapperStore):
                 return
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
+        if isinstance(self.inner, PartsStore) and size_of(source) > self.inner.single_put_bytes:
+            return put_in_parts(self.inner, self.retrier.call, key, source, overwrite=overwrite)
         attempts = self.retrier.begin(f'PUT {self.url_of(key)}')
         while True:
             try:
@@ -275,11 +273,11 @@ class RetryStore(WrapperStore):
 
     def _holds(self, key: str, source: bytes | Path) -> bool:
         """Whether the object's bytes are those of ``source``."""
-        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        size = size_of(source)
         if self.head(key).size != size:
             return False
         step = 8 << 20
-        with source.open('rb') if isinstance(source, Path) else BytesIO(source) as wanted:
+        with open_source(source) as wanted:
             for start in range(0, size, step):
                 found = memoryview(bytearray(min(step, size - start)))
                 self.read_into(key, start, found)

@@ -1,0 +1,138 @@
+"""boto3's client, made for us, and its errors, made ours."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from streaming.errors import (
+    AlreadyExistsError,
+    CorruptError,
+    CredentialsError,
+    DeniedError,
+    NotFoundError,
+    PreconditionError,
+    StoreError,
+    ThrottledError,
+    UnavailableError,
+)
+from streaming.store.s3.options import S3Options
+from streaming.store.transport import network_error
+
+__all__ = ['make_client', 'translated']
+
+_REJECTED = frozenset({
+    'InvalidAccessKeyId', 'SignatureDoesNotMatch', 'ExpiredToken', 'InvalidToken', 'TokenRefreshRequired', 'InvalidSecurity',
+    'RequestTimeTooSkewed', 'AuthorizationHeaderMalformed',
+})  # fmt: skip
+_THROTTLED = frozenset({'SlowDown', 'Throttling', 'ThrottlingException', 'RequestLimitExceeded', 'TooManyRequests'})
+# Refusals with a status of 4xx that another try mends: bytes were lost or changed on their way.
+_PASSING = frozenset({'RequestTimeout', 'IncompleteBody', 'BadDigest', 'ConditionalRequestConflict', 'OperationAborted'})
+
+
+def make_client(options: S3Options, *, unsigned: bool) -> Any:
+    """A client of boto3 that tries once, with a pool for as many threads as may come.
+
+    Raises:
+        CredentialsError: there is no such profile.
+    """
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    limits = options.transport
+    path_style = options.path_style if options.path_style is not None else _has_endpoint(options)
+    settings: dict[str, Any] = {
+        'connect_timeout': min(limits.connect_timeout_s, limits.timeout_s),
+        'read_timeout': limits.timeout_s,
+        'max_pool_connections': limits.connections,
+        'retries': {'total_max_attempts': 1},
+        's3': {'addressing_style': 'path' if path_style else 'auto'},
+        'tcp_keepalive': True,
+        # We send Content-MD5; the newer checksums are not known to every service that speaks this API.
+        'request_checksum_calculation': 'when_required',
+        'response_checksum_validation': 'when_required',
+    }
+    if unsigned:
+        settings['signature_version'] = UNSIGNED
+    if limits.proxy:
+        settings['proxies'] = {'http': limits.proxy, 'https': limits.proxy}
+    elif limits.proxy == '':
+        settings['proxies'] = {'http': None, 'https': None}
+    try:
+        session = boto3.session.Session(
+            profile_name=options.profile,
+            region_name=options.region,
+            aws_access_key_id=options.access_key_id,
+            aws_secret_access_key=options.secret_access_key,
+            aws_session_token=options.session_token,
+        )
+        region = session.region_name or 'us-east-1'
+        return session.client(
+            's3', region_name=region, endpoint_url=options.endpoint, verify=limits.ca_bundle, config=Config(**settings)
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise CredentialsError(f'{options.url}: {error}') from error
+
+
+def _has_endpoint(options: S3Options) -> bool:
+    return bool(options.endpoint or os.environ.get('AWS_ENDPOINT_URL_S3') or os.environ.get('AWS_ENDPOINT_URL'))
+
+
+@contextmanager
+def translated(what: str, options: S3Options) -> Iterator[None]:
+    """Turn what boto3 says into the errors of a store."""
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.ClientError as error:
+        raise _error_of(error.response, what, options) from error
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError) as error:
+        raise CredentialsError(f'{what}: {error}; boto3 looks at options, AWS_* variables, ~/.aws and the instance') from error
+    except (exceptions.TokenRetrievalError, exceptions.UnauthorizedSSOTokenError, exceptions.MetadataRetrievalError) as error:
+        raise CredentialsError(f'{what}: {error}') from error
+    except exceptions.SSLError as error:
+        raise network_error(error, what, options.transport) from error
+    except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
+        inner = error.kwargs.get('error')
+        raise network_error(inner if isinstance(inner, Exception) else error, what, options.transport) from error
+    except (exceptions.BotoCoreError, OSError) as error:
+        raise StoreError(f'{what}: {error}') from error
+
+
+def _error_of(response: Mapping[str, Any], what: str, options: S3Options) -> StoreError | CorruptError:
+    """The error that an answer of the service means."""
+    metadata = response.get('ResponseMetadata', {})
+    status = int(metadata.get('HTTPStatusCode', 0))
+    headers: Mapping[str, str] = metadata.get('HTTPHeaders', {})
+    code, message = str(response['Error'].get('Code', '')), str(response['Error'].get('Message', ''))
+    text = f'{what}: {status} {code}' + (f' ({message})' if message and message != code else '')
+    if metadata.get('RequestId'):
+        text += f' [request id {metadata["RequestId"]}]'
+    if status == 416 or code == 'InvalidRange':
+        return CorruptError(f'{text}: the object ends before the range does')
+    kind = _kind(status, code, what)
+    if kind is CredentialsError:
+        text += f'; the service does not accept the credentials (profile {options.profile or "default"})'
+    error = kind(text)
+    error.status = status or None
+    wait = str(headers.get('retry-after', ''))
+    error.retry_after_s = float(wait) if wait.isdigit() else None
+    return error
+
+
+def _kind(status: int, code: str, what: str) -> type[StoreError]:
+    if code in _REJECTED or status == 401:
+        return CredentialsError
+    if status == 412:
+        # Of a condition on a write, or of one on a read.
+        return PreconditionError if what.startswith(('GET', 'HEAD')) else AlreadyExistsError
+    if code in _THROTTLED or status == 429:
+        return ThrottledError
+    if status >= 500 and status != 501:
+        return UnavailableError
+    if code in _PASSING or status == 408:
+        return UnavailableError
+    return {403: DeniedError, 404: NotFoundError}.get(status, StoreError)

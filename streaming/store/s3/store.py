@@ -1,0 +1,275 @@
+"""Objects in an S3 bucket.
+
+boto3 finds the credentials and signs; bodies are read from its connections by our own loop (counted, into the caller's buffer,
+held to a floor on throughput). boto3's retries are off, ours are around this.
+"""
+
+import base64
+import hashlib
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from streaming.errors import CredentialsError, NotFoundError, UnavailableError
+from streaming.store.parts import Part, PartsStore
+from streaming.store.protocol import ObjectInfo, check_key, check_prefix, check_range
+from streaming.store.ranges import range_header, read_range
+from streaming.store.s3.client import make_client, translated
+from streaming.store.s3.options import S3Options
+from streaming.store.transport import Response
+
+__all__ = ['S3Store']
+
+logger = logging.getLogger(__name__)
+
+
+class S3Store(PartsStore):
+    """A bucket, or a prefix in it.
+
+    No request is made and nothing is imported before the first call. It pickles without anything live; each process has a client
+    of its own.
+
+    Args:
+        options: Where and how.
+
+    Attributes:
+        page: Keys asked for in one request of a listing.
+    """
+
+    page = 1000
+
+    def __init__(self, options: S3Options) -> None:
+        self.options = options
+        self.url = options.url
+        self.single_put_bytes = options.single_put_bytes
+        self.part_bytes = options.part_bytes
+        self._by_process: dict[int, _Client] = {}
+
+    @classmethod
+    def open(cls, url: str, options: Mapping[str, object]) -> 'S3Store':
+        """Make the store of an ``s3://`` URL; see S3Options for the options.
+
+        Raises:
+            ArgumentError: a URL or an option that cannot work.
+        """
+        return cls(S3Options.parse(url, options))
+
+    def __getstate__(self) -> S3Options:
+        return self.options
+
+    def __setstate__(self, options: S3Options) -> None:
+        self.__init__(options)  # type: ignore[misc]
+
+    def _client(self) -> '_Client':
+        pid = os.getpid()
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Client(self.options))
+
+    def _call(self, operation: str, what: str, key: str | None = None, **arguments: Any) -> Any:
+        """Make a request through boto3."""
+        arguments['Bucket'] = self.options.bucket
+        if key is not None:
+            arguments['Key'] = self.options.prefix + key
+        if self.options.requester_pays:
+            arguments['RequestPayer'] = 'requester'
+        return self._client().call(operation, what, arguments)
+
+    # Reading
+
+    def head(self, key: str) -> ObjectInfo:
+        found = self._call('head_object', f'HEAD {self.url_of(key)}', check_key(key), **self._customer_key())
+        return ObjectInfo(key, int(found['ContentLength']), found.get('ETag'))
+
+    def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
+        what = f'GET {self.url_of(key)}'
+        with self._open(key, what) as response:
+            data = response.read(limit_bytes)
+            etag = response.headers.get('etag', '')
+        wanted = etag.strip('"')
+        # The ETag is the MD5 of what was put in one piece, unless a key of KMS or the caller's encrypts it.
+        plain = response.headers.get('x-amz-server-side-encryption') in (None, 'AES256') and not self.options.sse_customer_key
+        if plain and len(wanted) == 32 and wanted != (found := _md5(data).hex()):
+            raise UnavailableError(f'{what}: its bytes have the MD5 {found}, its ETag is {etag}')
+        return data
+
+    def read_into(
+        self,
+        key: str,
+        start: int,
+        buffer: memoryview,
+        *,
+        if_match: str | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        check_range(start, buffer)
+        what = f'GET {self.url_of(key)}, bytes {start} to {start + len(buffer)}'
+        condition = {'IfMatch': if_match} if if_match is not None else {}
+        with self._open(key, what, Range=range_header(start, len(buffer)), **condition) as response:
+            read_range(response, start, buffer, on_bytes, what)
+
+    @contextmanager
+    def _open(self, key: str, what: str, **arguments: str) -> Iterator[Response]:
+        """The answer to a GET, with its body to come."""
+        answer = self._call('get_object', what, check_key(key), **self._customer_key(), **arguments)
+        # boto3's body hides how many bytes came of one receive; the connection's own answer is behind it.
+        with Response(answer['Body']._raw_stream, what, self.options.transport) as response:
+            bodies = self._client().bodies
+            bodies.add(response)
+            try:
+                yield response
+            finally:
+                bodies.discard(response)
+
+    def list(self, prefix: str = '', *, after: str = '') -> Iterator[ObjectInfo]:
+        check_prefix(prefix)
+        return self._list(prefix, after)
+
+    def _list(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        what, root = f'LIST {self.url_of(prefix)}', self.options.prefix
+        arguments: dict[str, Any] = {'Prefix': root + prefix, 'MaxKeys': self.page}
+        if after:
+            arguments['StartAfter'] = root + after
+        while True:
+            page = self._call('list_objects_v2', what, **arguments)
+            for item in page.get('Contents', ()):
+                key = str(item['Key'])[len(root) :]
+                # The folders that consoles make are empty objects whose names end in a slash.
+                if key > after and not key.endswith('/'):
+                    yield ObjectInfo(key, int(item['Size']), item.get('ETag'))
+            if not page.get('IsTruncated'):
+                return
+            arguments['ContinuationToken'] = page['NextContinuationToken']
+
+    # Writing
+
+    def put_whole(self, key: str, data: bytes, *, overwrite: bool) -> ObjectInfo:
+        found = self._call(
+            'put_object',
+            f'PUT {self.url_of(key)}',
+            check_key(key),
+            Body=data,
+            ContentMD5=base64.b64encode(_md5(data)).decode(),
+            **_condition(overwrite),
+            **self._customer_key(),
+            **self._managed_key(),
+        )
+        return ObjectInfo(key, len(data), found.get('ETag'))
+
+    def begin_parts(self, key: str, *, overwrite: bool) -> str:
+        what = f'begin the upload of {self.url_of(key)}'
+        found = self._call('create_multipart_upload', what, key, **self._customer_key(), **self._managed_key())
+        upload: str = found['UploadId']
+        return upload
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        md5 = _md5(data)
+        found = self._call(
+            'upload_part',
+            f'PUT {self.url_of(key)}, part {number}',
+            key,
+            UploadId=upload,
+            PartNumber=number,
+            Body=data,
+            ContentMD5=base64.b64encode(md5).decode(),
+            **self._customer_key(),
+        )
+        return Part(number, found['ETag'], md5)
+
+    def commit_parts(self, key: str, upload: str, parts: Sequence[Part], size: int, *, overwrite: bool) -> ObjectInfo:
+        what = f'commit the upload of {self.url_of(key)}'
+        listed = [{'PartNumber': part.number, 'ETag': part.etag} for part in parts]
+        found = self._call(
+            'complete_multipart_upload',
+            what,
+            key,
+            UploadId=upload,
+            MultipartUpload={'Parts': listed},
+            **_condition(overwrite),
+        )
+        # It answers before it has said how much it stored.
+        info = self.head(key)
+        if info.size != size:
+            raise UnavailableError(f'{what}: the service stored {info.size} bytes, {size} were sent')
+        return ObjectInfo(key, size, found.get('ETag'))
+
+    def find_made_of(self, key: str, parts: Sequence[Part], size: int) -> ObjectInfo | None:
+        try:
+            info = self.head(key)
+        except NotFoundError:
+            return None
+        made = f'"{_md5(b"".join(part.md5 for part in parts)).hex()}-{len(parts)}"'
+        return info if info.size == size and info.etag == made else None
+
+    def abort_parts(self, key: str, upload: str) -> None:
+        with suppress(NotFoundError):
+            self._call('abort_multipart_upload', f'abort the upload of {self.url_of(key)}', key, UploadId=upload)
+
+    def delete(self, key: str) -> None:
+        self._call('delete_object', f'DELETE {self.url_of(key)}', check_key(key))
+
+    def close(self) -> None:
+        client = self._by_process.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    def _customer_key(self) -> dict[str, Any]:
+        if self.options.sse_customer_key is None:
+            return {}
+        # boto3 encodes it again, and adds its hash.
+        return {'SSECustomerAlgorithm': 'AES256', 'SSECustomerKey': base64.b64decode(self.options.sse_customer_key)}
+
+    def _managed_key(self) -> dict[str, str]:
+        if self.options.kms_key_id is None:
+            return {}
+        return {'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': self.options.kms_key_id}
+
+
+class _Client:
+    """One process's client of boto3, and the bodies that are being read from it."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._boto: Any = None
+        self._unsigned = options.unsigned
+        self.bodies: weakref.WeakSet[Response] = weakref.WeakSet()
+
+    def call(self, operation: str, what: str, arguments: dict[str, Any]) -> Any:
+        from botocore.exceptions import NoCredentialsError
+
+        while True:
+            client = self._get()
+            try:
+                with translated(what, self._options):
+                    return getattr(client, operation)(**arguments)
+            except CredentialsError as error:
+                if self._unsigned is None and isinstance(error.__cause__, NoCredentialsError):
+                    logger.info('%s: boto3 finds no credentials; asking without any, as for a public bucket', self._options.url)
+                    with self._lock:
+                        self._unsigned, self._boto = True, None
+                    continue
+                raise
+
+    def _get(self) -> Any:
+        with self._lock:
+            if self._boto is None:
+                self._boto = make_client(self._options, unsigned=bool(self._unsigned))
+            return self._boto
+
+    def close(self) -> None:
+        for response in list(self.bodies):
+            response.abort()
+        with self._lock:
+            if self._boto is not None:
+                self._boto.close()
+
+
+def _condition(overwrite: bool) -> dict[str, str]:
+    return {} if overwrite else {'IfNoneMatch': '*'}
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

@@ -1,0 +1,407 @@
+"""HTTP to one server, over a pool of connections: the plane on which stores read.
+
+One request is one round trip. Bodies go straight into the caller's buffer and are counted, because the layers below are
+silent about a body that was cut. Whoever drips or stalls is left: besides the limit on silence there is a floor on
+throughput. Nothing is tried again here, nothing is signed, and no status is judged.
+"""
+
+import os
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from streaming.errors import ArgumentError, CorruptError, StoreError, UnavailableError
+from streaming.store.options import check_timeout, without_secrets
+
+__all__ = ['Response', 'Transport', 'TransportSettings', 'network_error', 'split_transport']
+
+# Callers hear of bytes at least this often while they come.
+_REPORT_BYTES = 1 << 20
+_REPORT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    """Limits of the connections to one server.
+
+    Args:
+        timeout_s: Seconds without a byte after which a request has failed. Default: 60.
+        connect_timeout_s: Seconds to make a connection. Default: 4, or ``timeout_s`` where that is less.
+        min_bytes_per_s: Slower than this over ``timeout_s`` is as bad as silence. Default: 8 KiB/s.
+        connections: Most connections at a time; further requests wait for one. Default: 64.
+        ca_bundle: File with the certificates to trust. Default: None, those that the environment names (SSL_CERT_FILE,
+            REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE) or the system's.
+        proxy: URL of a proxy, or ``''`` for none. Default: None, what the environment says (HTTPS_PROXY, NO_PROXY...).
+
+    Raises:
+        ArgumentError: a value that cannot work.
+    """
+
+    timeout_s: float = 60.0
+    connect_timeout_s: float = 4.0
+    min_bytes_per_s: float = 8192.0
+    connections: int = 64
+    ca_bundle: str | None = None
+    proxy: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_s <= 0 or self.connect_timeout_s <= 0 or self.min_bytes_per_s < 0 or self.connections < 1:
+            raise ArgumentError(f'limits of connections must be positive, got {self}')
+
+
+def split_transport(url: str, options: Mapping[str, object]) -> tuple[TransportSettings, dict[str, object]]:
+    """The limits of the connections, and the other options; None is as good as not given.
+
+    Raises:
+        ArgumentError: a limit that is none.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    limits: dict[str, Any] = {item.name: given.pop(item.name) for item in fields(TransportSettings) if item.name in given}
+    for name, convert in (('timeout_s', check_timeout), ('connect_timeout_s', check_timeout), ('connections', int)):
+        if name in limits:
+            try:
+                limits[name] = convert(limits[name])
+            except ValueError as error:
+                raise ArgumentError(f'{without_secrets(url)}: {name}: {error}') from error
+    if 'min_bytes_per_s' in limits:
+        limits['min_bytes_per_s'] = float(limits['min_bytes_per_s'])
+    return TransportSettings(**limits), given
+
+
+class Response:
+    """The head of an answer, and its body to come. Use it as a context manager: leaving it early gives up the
+    connection.
+
+    Attributes:
+        status: HTTP status.
+        headers: By lower-case name.
+        size: Bytes of the body, None where the server does not say.
+    """
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, what: str, settings: TransportSettings) -> None:
+        self._raw = raw
+        self._what = what
+        self._settings = settings
+        self.status = raw.status
+        self.headers = {name.lower(): value for name, value in raw.headers.items()}
+        length = self.headers.get('content-length', '')
+        self.size = int(length) if length.isdigit() and 'transfer-encoding' not in self.headers else None
+        self._finished = False
+
+    def __enter__(self) -> 'Response':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._finished:
+            self._raw.close()
+        self._raw.release_conn()
+
+    def read_into(self, buffer: memoryview, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Fill ``buffer`` with the body's next bytes.
+
+        Raises:
+            UnavailableError: the body broke off, stalled or dripped. What came has been reported to ``on_bytes``.
+        """
+        done = told = 0
+        pace = _Pace(self._settings, self._what)
+        receive = self._receiver()
+        told_at = time.monotonic()
+        try:
+            while done < len(buffer):
+                # Only this, not what `on_bytes` may raise, is the network's.
+                try:
+                    count = receive(buffer[done:])
+                except _NETWORK as error:
+                    raise network_error(error, self._what, self._settings) from error
+                if not count:
+                    raise UnavailableError(f'{self._what}: the body broke off after {done} of {len(buffer)} bytes')
+                done += count
+                now = time.monotonic()
+                pace.note(count, now)
+                if on_bytes is not None and (done - told >= _REPORT_BYTES or now - told_at >= _REPORT_S):
+                    told, told_at, news = done, now, done - told
+                    on_bytes(news)
+        except UnavailableError:
+            if on_bytes is not None and done > told:
+                on_bytes(done - told)
+            raise
+        if self.size is not None:
+            self.size -= done
+            if self.size == 0:
+                self._finish()
+        if on_bytes is not None and done > told:
+            on_bytes(done - told)
+
+    def read(self, limit_bytes: int | None = None) -> bytes:
+        """The whole body.
+
+        Raises:
+            CorruptError: it is longer than ``limit_bytes``.
+            UnavailableError: it broke off, stalled or dripped.
+        """
+        if self.size is not None:
+            if limit_bytes is not None and self.size > limit_bytes:
+                raise CorruptError(f'{self._what}: {self.size} bytes, more than the {limit_bytes} that can be right')
+            data = bytearray(self.size)
+            if data:
+                self.read_into(memoryview(data))
+            else:
+                self._finish()
+            return bytes(data)
+        pace = _Pace(self._settings, self._what)
+        chunks: list[bytes] = []
+        total = 0
+        while True:
+            try:
+                # urllib3 takes chunks apart, and raises if the last one is missing.
+                chunk = self._raw.read1(1 << 16)
+            except _NETWORK as error:
+                raise network_error(error, self._what, self._settings) from error
+            if not chunk:
+                break
+            chunks.append(chunk)
+            total += len(chunk)
+            pace.note(len(chunk), time.monotonic())
+            if limit_bytes is not None and total > limit_bytes:
+                raise CorruptError(f'{self._what}: more than the {limit_bytes} bytes that can be right')
+        self._finish()
+        return b''.join(chunks)
+
+    def skip(self) -> None:
+        """Take note that there is no body to come (of a HEAD, a 204, a 304)."""
+        self._finish()
+
+    def abort(self) -> None:
+        """Break the body off, from another thread."""
+        _shut(getattr(getattr(self._raw, 'connection', None), 'sock', None))
+
+    def _finish(self) -> None:
+        self._finished = True
+        body: Any = getattr(self._raw, '_fp', None)
+        if body is not None:
+            # Its own count of bytes was passed by; closed, it gives the connection free for the next request.
+            body.close()
+
+    def _receiver(self) -> Callable[[memoryview], int]:
+        """What puts the bytes of one receive into a buffer: the socket's own reader, where it can be got at, without a copy."""
+        stream: Any = getattr(getattr(self._raw, '_fp', None), 'fp', None)
+        plain = self.size is not None and hasattr(stream, 'readinto1')
+        if plain:
+            receive: Callable[[memoryview], int] = stream.readinto1
+            return receive
+
+        def copy(buffer: memoryview) -> int:
+            data = self._raw.read1(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+        return copy
+
+
+class _Pace:
+    """Holds a body to the floor on throughput, by windows of ``timeout_s``."""
+
+    def __init__(self, settings: TransportSettings, what: str) -> None:
+        self._settings = settings
+        self._what = what
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def note(self, count: int, now: float) -> None:
+        self._bytes += count
+        spent = now - self._since
+        if spent < self._settings.timeout_s:
+            return
+        if self._bytes < spent * self._settings.min_bytes_per_s:
+            raise UnavailableError(
+                f'{self._what}: {self._bytes} bytes in {spent:.1f} s, less than the {self._settings.min_bytes_per_s:g} '
+                'bytes a second that a request must make'
+            )
+        self._since, self._bytes = now, 0
+
+
+class Transport:
+    """A pool of connections to one server. Any thread may use it; a forked process gets a pool of its own.
+
+    Args:
+        endpoint: ``http(s)://host[:port]``.
+        settings: Limits. Default: TransportSettings().
+    """
+
+    def __init__(self, endpoint: str, settings: TransportSettings | None = None) -> None:
+        self.endpoint = endpoint.rstrip('/')
+        self.host = urlsplit(self.endpoint).netloc
+        self.settings = settings or TransportSettings()
+        self._by_process: dict[int, _Pool] = {}
+
+    def __getstate__(self) -> tuple[str, TransportSettings]:
+        return self.endpoint, self.settings
+
+    def __setstate__(self, state: tuple[str, TransportSettings]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def request(self, method: str, target: str, headers: Mapping[str, str], *, what: str, body: bytes | None = None) -> Response:
+        """Send a request and return with the head of its answer, whatever its status.
+
+        Args:
+            method: ``GET``, ``HEAD``...
+            target: Path and query as they shall go over the wire.
+            headers: Sent besides Host and Content-Length.
+            what: Names the request in messages, without secrets.
+            body: Sent whole. Default: None, none.
+
+        Raises:
+            UnavailableError: there was no answer.
+            StoreError: the server's certificate is not to be trusted.
+        """
+        pool = self._pool()
+        try:
+            raw = pool.urllib3.urlopen(
+                method,
+                self.endpoint + target if pool.absolute else target,
+                body=body,
+                headers=dict(headers),
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                pool_timeout=self.settings.timeout_s,  # type: ignore[arg-type]  # seconds, as a float too
+            )
+        except _NETWORK as error:
+            raise network_error(error, what, self.settings) from error
+        return Response(raw, what, self.settings)
+
+    def close(self) -> None:
+        """Close the connections; reads under way in other threads break off."""
+        pool = self._by_process.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
+
+    def _pool(self) -> '_Pool':
+        pid = os.getpid()
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Pool(self.endpoint, self.settings))
+
+
+class _Pool:
+    """urllib3's pool of one process, and the sockets that it has open."""
+
+    def __init__(self, endpoint: str, settings: TransportSettings) -> None:
+        parts = urlsplit(endpoint)
+        proxy = _proxy_of(parts.scheme, parts.hostname or '') if settings.proxy is None else settings.proxy
+        keywords: dict[str, Any] = {
+            'maxsize': settings.connections,
+            'block': True,
+            'timeout': urllib3.Timeout(connect=min(settings.connect_timeout_s, settings.timeout_s), read=settings.timeout_s),
+            'socket_options': _socket_options(settings.timeout_s),
+        }
+        if parts.scheme == 'https':
+            keywords['ssl_context'] = _trust(settings.ca_bundle)
+        manager = urllib3.ProxyManager(proxy, **keywords) if proxy else urllib3.PoolManager(**keywords)
+        self._manager = manager
+        self.urllib3 = manager.connection_from_url(endpoint)
+        self.absolute = bool(proxy) and parts.scheme == 'http'
+        self._lock = threading.Lock()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        make = self.urllib3.ConnectionCls
+
+        def make_and_remember(*args: Any, **keywords: Any) -> Any:
+            connection = make(*args, **keywords)
+            with self._lock:
+                self._connections.add(connection)
+            return connection
+
+        # An attribute of this one pool, called like the class that it stands for.
+        self.urllib3.ConnectionCls = make_and_remember  # type: ignore[assignment]
+
+    def close(self) -> None:
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            _shut(connection.sock)
+        self._manager.clear()
+
+
+def _shut(open_socket: socket.socket | None) -> None:
+    """End what goes on over a socket. Closing it would not wake a thread that waits for bytes, and could meet a number reused."""
+    if open_socket is not None:
+        with suppress(OSError):  # the other side has closed it already
+            open_socket.shutdown(socket.SHUT_RDWR)
+
+
+def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:
+    """Nagle off; and a connection that a router has forgotten is noticed although nobody says so."""
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (('TCP_KEEPIDLE', 30), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 3)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    if hasattr(socket, 'TCP_USER_TIMEOUT'):
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000)))
+    return options
+
+
+def _trust(ca_bundle: str | None) -> ssl.SSLContext:
+    """A context that checks certificates.
+
+    Raises:
+        ArgumentError: the bundle cannot be read.
+    """
+    context = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
+    bundle = ca_bundle or os.environ.get('REQUESTS_CA_BUNDLE') or os.environ.get('CURL_CA_BUNDLE')
+    if bundle:
+        try:
+            context.load_verify_locations(Path(bundle).expanduser())
+        except (OSError, ssl.SSLError) as error:
+            raise ArgumentError(f'the CA bundle {bundle} cannot be read: {error}') from error
+    return context
+
+
+def _proxy_of(scheme: str, host: str) -> str:
+    """What the environment says; empty for none."""
+    proxy = getproxies().get(scheme) or getproxies().get('all') or ''
+    if not proxy or proxy_bypass(host):
+        return ''
+    return proxy if '://' in proxy else f'http://{proxy}'
+
+
+# ValueError: a socket that another thread has closed.
+_NETWORK = (HTTPError, OSError, ValueError)
+
+
+def network_error(error: Exception, what: str, settings: TransportSettings) -> StoreError:
+    """What urllib3 and the operating system say, as an error of a store."""
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # of the same class as a time-out
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and not refused:
+        return UnavailableError(f'{what}: no connection within {settings.connect_timeout_s:g} s')
+    if isinstance(error, (urllib3.exceptions.ReadTimeoutError, TimeoutError)):
+        return UnavailableError(f'{what}: no byte came for {settings.timeout_s:g} s')
+    if isinstance(error, urllib3.exceptions.EmptyPoolError):
+        return UnavailableError(f'{what}: all {settings.connections} connections were in use for {settings.timeout_s:g} s')
+    if 'CERTIFICATE_VERIFY_FAILED' in str(error):
+        return StoreError(
+            f"{what}: the server's certificate is not to be trusted ({_reason(error)}); "
+            'the option ca_bundle (or SSL_CERT_FILE) names further ones'
+        )
+    return UnavailableError(f'{what}: {_reason(error)}')
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, in one line."""
+    text = str(error)
+    inner = getattr(error, 'reason', None) or (error.args[0] if error.args else None) or error.__cause__
+    if isinstance(inner, BaseException):
+        text = _reason(inner)
+    # urllib3 puts the objects' addresses first.
+    return text.rpartition('object at ')[2].partition('>: ')[2] or text or type(error).__name__

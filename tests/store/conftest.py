@@ -1,0 +1,58 @@
+"""Servers that the stores' tests talk to over TCP, on free ports."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+_AWS = {'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret', 'AWS_DEFAULT_REGION': 'us-east-1'}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test meets the credentials of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(('AWS_', 'OCI_', 'S3_', 'KUBERNETES_')) or name.lower() in ('http_proxy', 'https_proxy', 'all_proxy'):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv('HOME', str(tmp_path_factory.mktemp('home')))
+    monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+
+
+@pytest.fixture(scope='session')
+def moto_endpoint() -> Iterator[str]:
+    """moto's S3, in a thread."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f'http://{host}:{port}'
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def s3_bucket(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a new bucket; credentials and endpoint are in the environment."""
+    import boto3
+
+    for name, value in _AWS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('S3_ENDPOINT_URL', moto_endpoint)
+    client = boto3.client('s3', endpoint_url=moto_endpoint)
+    bucket = f'bucket-{threading.get_native_id()}-{os.urandom(4).hex()}'
+    client.create_bucket(Bucket=bucket)
+    yield bucket
+    client.close()

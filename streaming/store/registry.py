@@ -15,6 +15,7 @@ __all__ = ['Backend', 'get_schemes', 'open_store', 'register_store']
 _DEFAULT_POLICY = RetryPolicy()
 _SCHEME = re.compile(r'([A-Za-z][A-Za-z0-9+.-]+):(//)?')
 
+_FSSPEC = 'streaming.store.fsspec:FsspecStore'
 # Scheme -> "module:class". A plain path is the scheme "".
 _backends: dict[str, 'str | Backend'] = {
     '': 'streaming.store.local:LocalStore',
@@ -22,6 +23,9 @@ _backends: dict[str, 'str | Backend'] = {
     'mem': 'streaming.store.memory:MemoryStore',
     'oci': 'streaming.store.oci:OCIStore',
     's3': 'streaming.store.s3:S3Store',
+    'http': 'streaming.store.http:HTTPStore',
+    'https': 'streaming.store.http:HTTPStore',
+    **dict.fromkeys(('gs', 'gcs', 'az', 'abfs', 'abfss', 'azure', 'azure-dl', 'hf', 'sftp', 'dbfs'), _FSSPEC),
 }
 
 
@@ -77,11 +81,23 @@ def _backend_of(url: str) -> 'Backend':
     if found is None:
         for point in entry_points(group='streaming.stores', name=scheme):
             found = point.value
+    if found is None and _fsspec_knows(scheme):
+        found = _FSSPEC
     if found is None:
         known = ', '.join(f'{name}://' for name in get_schemes() if name)
-        raise ArgumentError(f'no store serves {scheme}:// ({url.partition("?")[0]}); there are {known} and plain paths')
+        raise ArgumentError(
+            f'no store serves {scheme}:// ({url.partition("?")[0]}); there are {known}, plain paths, and whatever fsspec knows'
+        )
     if isinstance(found, str):
         module, _, attribute = found.partition(':')
         loaded: Backend = getattr(importlib.import_module(module), attribute)
         return loaded
     return found
+
+
+def _fsspec_knows(scheme: str) -> bool:
+    try:
+        from fsspec.registry import known_implementations, registry  # type: ignore[import-untyped]
+    except ImportError:
+        return False
+    return scheme in known_implementations or scheme in registry

@@ -1,0 +1,335 @@
+"""Every other store, through fsspec: `gs:// az:// abfs:// hf:// sftp:// dbfs:/` and whatever else is installed.
+
+fsspec's file systems differ in what they raise and in what is atomic; here they behave like one store: keys in order, errors of
+one tree, puts that are whole or not there. Their own caches are off. Options are the file system's own (``token``,
+``account_key``...).
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from streaming.errors import (
+    AlreadyExistsError,
+    ArgumentError,
+    CorruptError,
+    DeniedError,
+    MissingExtraError,
+    NotFoundError,
+    PreconditionError,
+    StoreError,
+    UnavailableError,
+)
+from streaming.store.http import kind_of_status
+from streaming.store.options import check_timeout, without_secrets
+from streaming.store.parts import size_of
+from streaming.store.protocol import ObjectInfo, Store, check_key, check_prefix, check_range
+
+__all__ = ['FsspecStore']
+
+# Spellings of mosaicml-streaming, and what fsspec calls them.
+_SPELLINGS = {'azure': 'az', 'azure-dl': 'abfs'}
+_EXTRAS = {
+    'gs': 'gcs', 'gcs': 'gcs', 'az': 'azure', 'abfs': 'azure', 'abfss': 'azure', 'adl': 'azure', 'hf': 'hf', 'sftp': 'sftp',
+    'ssh': 'sftp',
+}  # fmt: skip
+# A file written there grows under its name; elsewhere an object appears when it is complete.
+_FILE_SYSTEMS = frozenset({'file', 'local', 'sftp', 'ssh', 'ftp', 'smb', 'hdfs', 'webhdfs', 'dbfs'})
+# Slower than this over a whole request, and it is given up; fsspec does not say what comes in between.
+_MIN_BYTES_PER_S = 8192
+
+
+class FsspecStore(Store):
+    """A folder of one of fsspec's file systems.
+
+    Args:
+        url: As fsspec takes it, or in a spelling of mosaicml-streaming's (``azure://``, ``azure-dl://``).
+        options: Keywords of the file system's class.
+        timeout_s: Seconds that a request may take on top of its bytes. Default: 60.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, object] | None = None, *, timeout_s: float = 60.0) -> None:
+        scheme, mark, rest = url.partition(':')
+        self._protocol = _SPELLINGS.get(scheme.lower(), scheme.lower())
+        self._full_url = f'{self._protocol}{mark}{rest}'
+        self._options = {**_from_environment(self._protocol), **(options or {})}
+        self._timeout_s = timeout_s
+        self.url = without_secrets(url).rstrip('/')
+        # fsspec's loops and connections do not survive a fork.
+        self._by_process: dict[int, tuple[Any, str]] = {}
+
+    @classmethod
+    def open(cls, url: str, options: Mapping[str, object]) -> 'FsspecStore':
+        """Make the store of a URL. ``timeout_s`` is ours, all other options the file system's.
+
+        Raises:
+            ArgumentError: nobody knows the scheme.
+            MissingExtraError: the package that serves it is not installed.
+        """
+        own = dict(options)
+        timeout_s = check_timeout(own.pop('timeout_s', 60.0))
+        store = cls(url, own, timeout_s=timeout_s)
+        _check_installed(store._protocol, url)
+        return store
+
+    def __getstate__(self) -> tuple[str, dict[str, object], float]:
+        return self._full_url, self._options, self._timeout_s
+
+    def __setstate__(self, state: tuple[str, dict[str, object], float]) -> None:
+        self.__init__(state[0], state[1], timeout_s=state[2])  # type: ignore[misc]
+
+    def _open(self) -> tuple[Any, str]:
+        """The file system and the root's path in it."""
+        pid = os.getpid()
+        found = self._by_process.get(pid)
+        if found is None:
+            import fsspec  # type: ignore[import-untyped]
+
+            options = {'skip_instance_cache': True, 'use_listings_cache': False, **self._options}
+            with self._translated(f'open {self.url}'):
+                found = fsspec.core.url_to_fs(self._full_url, **options)
+            found = self._by_process.setdefault(pid, (found[0], str(found[1]).rstrip('/')))
+        return found
+
+    def _call(self, name: str, *arguments: Any, size: int = 0, **keywords: Any) -> Any:
+        """Call the file system, with a deadline where it takes one."""
+        system = self._open()[0]
+        if getattr(system, 'async_impl', False):
+            keywords['timeout'] = self._timeout_s + size / _MIN_BYTES_PER_S
+        return getattr(system, name)(*arguments, **keywords)
+
+    def _path(self, key: str) -> str:
+        return f'{self._open()[1]}/{check_key(key)}'
+
+    def _info(self, path: str) -> dict[str, Any]:
+        system = self._open()[0]
+        system.invalidate_cache()
+        found: dict[str, Any] = self._call('info', path)
+        if found.get('type') == 'directory':
+            raise FileNotFoundError(path)
+        return found
+
+    def head(self, key: str) -> ObjectInfo:
+        path = self._path(key)
+        with self._translated(f'HEAD {self.url_of(key)}'):
+            found = self._info(path)
+            return ObjectInfo(key, int(found['size']), _etag(found))
+
+    def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
+        path, what = self._path(key), f'GET {self.url_of(key)}'
+        with self._translated(what):
+            size = int(self._info(path)['size'])
+            if limit_bytes is not None and size > limit_bytes:
+                raise CorruptError(f'{what}: {size} bytes, more than the {limit_bytes} that can be right')
+            data: bytes = self._call('cat_file', path, size=size) if size else b''
+        if len(data) < size:
+            raise UnavailableError(f'{what}: {len(data)} of {size} bytes came')
+        return data
+
+    def read_into(
+        self,
+        key: str,
+        start: int,
+        buffer: memoryview,
+        *,
+        if_match: str | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        check_range(start, buffer)
+        path, end = self._path(key), start + len(buffer)
+        what = f'GET {self.url_of(key)}, bytes {start} to {end}'
+        with self._translated(what):
+            if if_match is not None and _etag(self._info(path)) != if_match:
+                raise PreconditionError(f'{what}: it is not the version {if_match} any more')
+            data = self._read(path, start, end, what)
+        buffer[:] = data
+        if on_bytes is not None:
+            on_bytes(len(data))
+
+    def _read(self, path: str, start: int, end: int, what: str) -> bytes:
+        try:
+            data: bytes = self._call('cat_file', path, start=start, end=end, size=end - start)
+        except FileNotFoundError:
+            raise
+        except Exception:  # file systems have no common error for a range beyond the end
+            if int(self._info(path)['size']) < end:
+                data = b''
+            else:
+                raise
+        if len(data) == end - start:
+            return data
+        size = int(self._info(path)['size'])
+        if size < end:
+            raise CorruptError(f'{what}: the object has {size} bytes')
+        raise UnavailableError(f'{what}: {len(data)} of {end - start} bytes came')
+
+    def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
+        path, what, size = self._path(key), f'PUT {self.url_of(key)}', size_of(source)
+        grows = self._protocol in _FILE_SYSTEMS
+        folder = path.rpartition('/')[0]
+        target = f'{folder}/.put-{uuid.uuid4().hex}.tmp' if grows else path
+        with self._translated(what):
+            if not overwrite and self._exists(path):
+                raise AlreadyExistsError(f'{what}: it exists already')
+            try:
+                if grows:
+                    self._call('makedirs', folder, exist_ok=True)
+                if isinstance(source, Path):
+                    self._call('put_file', str(source), target, size=size)
+                else:
+                    self._call('pipe_file', target, bytes(source), size=size)
+                stored = int(self._info(target)['size'])
+                if stored != size:
+                    raise UnavailableError(f'{what}: {stored} of {size} bytes were stored')
+                if grows:
+                    self._call('mv', target, path)
+                found = self._info(path)
+            except BaseException:
+                if grows:
+                    with suppress(Exception):  # whatever it is, the first failure is the one to show
+                        self._call('rm_file', target)
+                raise
+        return ObjectInfo(key, int(found['size']), _etag(found))
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str = '', *, after: str = '') -> Iterator[ObjectInfo]:
+        check_prefix(prefix)
+        return self._list(prefix, after)
+
+    def _list(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        root = self._open()[1]
+        folder = prefix.rpartition('/')[0]
+        yield from self._walk(root, f'{folder}/' if folder else '', prefix, after)
+
+    def _walk(self, root: str, base: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        """Objects below ``base`` by key, folder by folder."""
+        system = self._open()[0]
+        folder = f'{root}/{base}'.rstrip('/')
+        with self._translated(f'LIST {self.url_of(base)}'):
+            system.invalidate_cache()
+            try:
+                entries = self._call('ls', folder, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        found: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            name = str(entry['name']).rstrip('/').rpartition('/')[2]
+            is_folder = entry.get('type') == 'directory'
+            # Some list the folder in itself.
+            if str(entry['name']).rstrip('/') != folder:
+                found[base + name + ('/' if is_folder else '')] = entry
+        for key in sorted(found):
+            if key.endswith('/'):
+                if (key.startswith(prefix) or prefix.startswith(key)) and (key > after or after.startswith(key)):
+                    yield from self._walk(root, key, prefix, after)
+            elif key.startswith(prefix) and key > after and not key.rpartition('/')[2].startswith('.put-'):
+                yield ObjectInfo(key, int(found[key]['size']), _etag(found[key]))
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._translated(f'DELETE {self.url_of(key)}'), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self._info(path)
+            self._call('rm_file', path)
+
+    def close(self) -> None:
+        self._by_process.pop(os.getpid(), None)
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (StoreError, CorruptError, ArgumentError):
+            raise
+        except Exception as error:  # each file system raises what its own client does
+            raise _error_of(error, what) from error
+
+
+def _error_of(error: Exception, what: str) -> StoreError:
+    text = f'{what}: {str(error) or type(error).__name__}'
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return NotFoundError(f'{what}: it does not exist')
+    if isinstance(error, FileExistsError):
+        return AlreadyExistsError(f'{what}: it exists already')
+    if isinstance(error, PermissionError):
+        return DeniedError(text)
+    status = _status(error)
+    if status is not None:
+        found = kind_of_status(status)(text)
+        found.status = status
+        return found
+    names = {cls.__name__ for cls in type(error).__mro__}
+    passing = isinstance(error, (TimeoutError, asyncio.TimeoutError, ConnectionError, EOFError))
+    if passing or names & {
+        'ClientConnectionError',
+        'ClientPayloadError',
+        'ServiceRequestError',
+        'TransportError',
+        'SSHException',
+    }:
+        return UnavailableError(text)
+    return StoreError(text)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of a client holds, under whichever name."""
+    for holder in (error, getattr(error, 'response', None), error.__cause__):
+        for name in ('status_code', 'status', 'code'):
+            value = getattr(holder, name, None)
+            with suppress(TypeError, ValueError):
+                number = int(value)  # type: ignore[arg-type]
+                if 400 <= number < 600:
+                    return number
+    return None
+
+
+def _etag(info: Mapping[str, Any]) -> str | None:
+    """What changes with the object, under the name that its file system has for it."""
+    for name in ('ETag', 'etag', 'generation', 'md5Hash', 'content_md5', 'blob_id'):
+        if info.get(name) is not None:
+            return str(info[name])
+    for name in ('mtime', 'last_modified', 'created'):
+        value = info.get(name)
+        if value is not None:
+            # The same moment is a number in one answer and a datetime in another.
+            return f'{value.timestamp() if hasattr(value, "timestamp") else value}-{info["size"]}'
+    return None
+
+
+def _check_installed(protocol: str, url: str) -> None:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MissingExtraError(f"{without_secrets(url)} needs fsspec: pip install 'streaming-dataset[fsspec]'") from error
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        hint = f": pip install 'streaming-dataset[{extra}]'" if extra else ''
+        raise MissingExtraError(f'{without_secrets(url)}: {error}{hint}') from error
+    except ValueError as error:
+        raise ArgumentError(f'no store serves {urlsplit(url).scheme}:// ({without_secrets(url)}), nor does fsspec') from error
+
+
+def _from_environment(protocol: str) -> dict[str, object]:
+    """The variables of mosaicml-streaming that the file systems do not read themselves."""
+    found: dict[str, object] = {}
+    if protocol in ('az', 'abfs', 'abfss'):
+        for name, variable in (('account_name', 'AZURE_ACCOUNT_NAME'), ('account_key', 'AZURE_ACCOUNT_ACCESS_KEY')):
+            if os.environ.get(variable):
+                found[name] = os.environ[variable]
+    if protocol == 'dbfs':
+        for name, variable in (('instance', 'DATABRICKS_HOST'), ('token', 'DATABRICKS_TOKEN')):
+            if os.environ.get(variable):
+                found[name] = os.environ[variable].removeprefix('https://')
+    return found

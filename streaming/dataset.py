@@ -23,6 +23,7 @@ from streaming.progress import Begun, Progress
 from streaming.shards import DatasetShards
 from streaming.stream import Stream, get_stream_class
 from streaming.units import number_abbrev_to_int
+from streaming.workers import leave_no_sockets
 from streaming.world import World
 
 __all__ = ['StreamingDataset']
@@ -207,6 +208,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             ArgumentError: the dataset has no batch_size.
         """
         self._require_batch_size()
+        if get_worker_info() is not None:
+            leave_no_sockets()
         return self._walk(self._plan(self._progress.begin(self._iteration_key())))
 
     def _walk(self, plan: Plan) -> Iterator[dict[str, Any]]:
@@ -244,7 +247,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             shards.ensure,
             describe=shards.describe,
             threads=_FETCH_THREADS,
-            ahead=None if self.predownload is None else -(-self.predownload // plan.batch_size),
+            ahead=None if self.predownload is None else -(-self.predownload // (plan.config.batch_size or 1)),
             ahead_bytes=_AHEAD_BYTES if self.predownload is None else sys.maxsize,
             timeout_s=max(stream.download_timeout or 0 for stream in self.streams),
         )

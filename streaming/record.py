@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import context
+from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -108,7 +108,7 @@ class SharedRecord:
         _HEAD.pack_into(self._map, 0, version + 1)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if context.get_spawning_popen() is None:
+        if get_spawning_popen() is None:
             return SharedRecord, (self.read(),)
         return _inherit, (DupFd(self._descriptor),)
 

@@ -203,7 +203,7 @@ class _Checker:
         compression = entry.get('compression')
         if compression is not None and not isinstance(compression, str):
             self.refuse(f'compression is {compression!r}, not a name')
-        files: dict[str, FileInfo | None] = {}
+        files: dict[str, Any] = {}
         for file in _FILES[kind]:
             files[f'raw_{file}'] = self._file(entry, f'raw_{file}')
             files[f'zip_{file}'] = None if compression is None else self._file(entry, f'zip_{file}')
@@ -215,7 +215,7 @@ class _Checker:
             hashes=tuple(self._strings(entry.get('hashes', []), 'hashes')),
             size_limit=None if size_limit is None else self._count(size_limit, 'size_limit'),
             **self._schema(entry, kind),
-            **files,  # type: ignore[arg-type]  # raw_data is never None
+            **files,
         )
         # Each sample has an offset, so a count that is too large for the file is a lie.
         offsets = shard.raw_files[-1]

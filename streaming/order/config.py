@@ -1,6 +1,6 @@
 """What an order depends on beside the world: the settings and the sizes of the streams, each checked once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -60,6 +60,9 @@ class OrderConfig:
         tail: What becomes of the end of an epoch: ``'pad'`` repeats samples until all ranks have as many, ``'mask'``
             does and marks them, ``'drop'`` leaves out what makes no whole global batch. Default: pad.
         replication: How many consecutive ranks get the same samples. Default: None, each its own.
+        weights: Weights of the streams that replace those they were made with: for each stream a mapping with one of
+            ``'proportion'``, ``'repeat'`` and ``'choose'``, or an empty one. For a curriculum: they may change between epochs and
+            are part of the state. Default: None, the streams' own.
         origin: The world that began the epoch to be resumed. Only from a state. Default: None.
 
     Raises:
@@ -80,21 +83,49 @@ class OrderConfig:
     epoch_size: int | None = None
     tail: str = 'pad'
     replication: int | None = None
+    weights: 'tuple[Mapping[str, float], ...] | None' = None
     origin: 'Origin | None' = None
 
     def __post_init__(self) -> None:
         if isinstance(self.origin, Mapping):
             object.__setattr__(self, 'origin', Origin(**self.origin))
+        if self.weights is not None:
+            object.__setattr__(self, 'weights', tuple(dict(weight) for weight in self.weights))
+            for weight in self.weights:
+                if not weight.keys() <= {'proportion', 'repeat', 'choose'}:
+                    raise ArgumentError(f'a weight is one of proportion, repeat and choose by name, got {weight!r}')
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices and not (name == 'shuffle_algo' and value is None):
                 raise ArgumentError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least
-            ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
                 raise ArgumentError(f'{name} must be a whole number of at least {least}, got {value!r}')
+
+    @property
+    def is_compatible(self) -> bool:
+        """Whether the order is one of mosaicml-streaming's."""
+        return self.shuffle_algo not in (None, 'windowed')
+
+    @property
+    def rows(self) -> int:
+        """Canonical nodes, of settings that were resolved."""
+        assert self.num_canonical_nodes is not None
+        return self.num_canonical_nodes
+
+    def weigh(self, streams: 'Sequence[StreamSamples]') -> 'list[StreamSamples]':
+        """The streams with ``weights`` in place of their own.
+
+        Raises:
+            ArgumentError: there are more or fewer weights than streams, or one cannot work.
+        """
+        if self.weights is None:
+            return list(streams)
+        if len(self.weights) != len(streams):
+            raise ArgumentError(f'there are {len(self.weights)} weights for {len(streams)} streams')
+        weights: list[dict[str, Any]] = [dict(weight) for weight in self.weights]
+        return [StreamSamples(stream.samples, **weight) for stream, weight in zip(streams, weights, strict=True)]
 
     def resolve(self, world: World) -> 'OrderConfig':
         """The settings with all that is derived filled in.
@@ -140,6 +171,11 @@ class Origin:
         """Samples a batch of all ranks."""
         return self.num_nodes * self.ranks_per_node * self.batch_size
 
+    @classmethod
+    def of(cls, world: World, epoch: int, batch_size: int) -> 'Origin':
+        """What a world (as data sees it) writes down of itself."""
+        return cls(epoch=epoch, num_nodes=world.num_nodes, ranks_per_node=world.ranks_per_node, batch_size=batch_size)
+
     def to_json(self) -> dict[str, int]:
         """Its fields by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
@@ -171,13 +207,13 @@ class StreamSamples:
             raise ArgumentError('samples must be a row of counts, one a shard, none of them negative')
         object.__setattr__(self, 'samples', samples)
         object.__setattr__(self, 'total', int(samples.sum()))
-        given = {
-            name: value for name in ('proportion', 'repeat', 'choose') if (value := getattr(self, name)) is not None
-        }
+        given = {name: value for name in ('proportion', 'repeat', 'choose') if (value := getattr(self, name)) is not None}
         if len(given) > 1 or any(not value >= 0 for value in given.values()):
-            raise ArgumentError(
-                f'a stream takes at most one of proportion, repeat and choose, none negative; got {given}'
-            )
+            raise ArgumentError(f'a stream takes at most one of proportion, repeat and choose, none negative; got {given}')
+
+    def with_samples(self, samples: Int64Array) -> 'StreamSamples':
+        """The same weight with other samples."""
+        return replace(self, samples=samples)
 
     @classmethod
     def of(cls, samples: ArrayLike, **weight: Any) -> 'StreamSamples':
@@ -198,9 +234,7 @@ def data_world(world: World, replication: int | None) -> World:
     if replication in (None, 1):
         return world
     assert replication is not None
-    if world.num_ranks % replication or not (
-        world.ranks_per_node % replication == 0 or replication % world.ranks_per_node == 0
-    ):
+    if world.num_ranks % replication or not (world.ranks_per_node % replication == 0 or replication % world.ranks_per_node == 0):
         raise ArgumentError(
             f'replication={replication} does not fit {world.num_ranks} ranks, {world.ranks_per_node} on each node: '
             'one must divide the other, and all ranks'

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ['UInt64Array', 'derive_key', 'draw', 'permute', 'unpermute']
+__all__ = ['UInt64Array', 'derive_key', 'draw', 'permutation', 'permute', 'unpermute']
 
 UInt64Array = NDArray[np.uint64]
 
@@ -75,6 +75,12 @@ def permute(places: NDArray[Any], sizes: NDArray[Any], keys: UInt64Array) -> UIn
     return _walk(places, sizes, keys, inverse=False)
 
 
+def permutation(places: NDArray[Any], size: int, key: int) -> NDArray[np.int64]:
+    """Look up places, int64 (N,), in the one permutation of that size and key."""
+    count = len(places)
+    return permute(places, np.full(count, size), np.full(count, key, np.uint64)).astype(np.int64)
+
+
 def unpermute(values: NDArray[Any], sizes: NDArray[Any], keys: UInt64Array) -> UInt64Array:
     """The inverse of `permute`: at which place each value stands."""
     return _walk(values, sizes, keys, inverse=True)
@@ -114,12 +120,13 @@ def _encipher(places: UInt64Array, sizes: UInt64Array, keys: UInt64Array, rounds
         step = _round(other, keys, round_, modulus)
         half += modulus - step if inverse else step
         half -= modulus * (half >= modulus)
-    return high * a + low
+    enciphered: UInt64Array = high * a + low
+    return enciphered
 
 
 def _round(half: UInt64Array, keys: UInt64Array, round_: int, modulus: UInt64Array) -> UInt64Array:
     """A keyed number below the modulus, for each half."""
-    z = keys + _ROUND_KEYS[round_]
+    z: UInt64Array = keys + _ROUND_KEYS[round_]
     z ^= half
     z *= _ROUND_MIX_1
     z ^= z >> _32

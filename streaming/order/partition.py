@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from streaming.errors import ArgumentError
 
-__all__ = ['Deal', 'Grid', 'Int64Array', 'divide_each_other', 'get_partitions', 'grid_for']
+__all__ = ['Deal', 'Grid', 'Int64Array', 'divide_each_other', 'get_partitions', 'grid_for', 'sorted_positions']
 
 Int64Array = NDArray[np.int64]
+IntOrArray = int | Int64Array
 
 
 def divide_each_other(a: int, b: int) -> bool:
@@ -141,13 +142,13 @@ class Deal:
         """How many positions each rank gets, with repeats."""
         return -(-self.left // (self.nodes * self.ranks))
 
-    def places(self, node: int, rank: int, numbers: Int64Array) -> Int64Array:
+    def places(self, node: IntOrArray, rank: IntOrArray, numbers: Int64Array) -> Int64Array:
         """What a rank gets, counted from ``start``: its samples ``numbers`` (N,) -> places (N,). From ``left`` on, they
         are repeats.
 
         Args:
-            node: The rank's node.
-            rank: The rank among those of its node.
+            node: The rank's node, or one for each number (N,).
+            rank: The rank among those of its node, or one for each number (N,).
             numbers: Of the rank's samples, 0 to ``samples_of_rank`` exclusive.
         """
         if divide_each_other(self.grid.rows, self.nodes):
@@ -174,30 +175,62 @@ class Deal:
         of_node = of_node - back if back <= per_node else (of_node - per_node) % per_node
         return of_node * self.nodes + node
 
-    def _sorted_places(self, node: int, rank: int, numbers: Int64Array) -> Int64Array:
+    def _sorted_places(self, node: IntOrArray, rank: IntOrArray, numbers: Int64Array) -> Int64Array:
         """Sort each global batch by row and cut it into a part for each node.
 
-        For rows and nodes that do not divide each other. Sorting by (row mod nodes, row) keeps a row at the same node
-        or two, whether a batch spans all rows or only some.
+        For rows and nodes that do not divide each other. Sorting by (row mod nodes, row) keeps a row at the same node or
+        two, whether a batch spans all rows or only some.
         """
         rows = self.grid.rows
         order = np.arange(rows)
         order = np.lexsort((order, order % self.nodes))
-        places = np.empty_like(numbers)
         batches = numbers // self.batch_size
+        of_rank = np.minimum(self.batch_size, self.samples_of_rank - batches * self.batch_size)
+        nth = (node * of_rank + numbers - batches * self.batch_size) * self.ranks + rank
+        places = np.empty_like(numbers)
         for batch in np.unique(batches).tolist():
-            chosen = np.flatnonzero(batches == batch)
-            before = batch * self.batch_size
-            of_rank = min(self.batch_size, self.samples_of_rank - before)
-            nth = node * of_rank * self.ranks + (numbers[chosen] - before) * self.ranks + rank
-            first = before * self.nodes * self.ranks
+            here = np.flatnonzero(batches == batch)
+            first = batch * self.batch_size * self.nodes * self.ranks
+            size = int(of_rank[here[0]]) * self.nodes * self.ranks
             # Each row has the places lag, lag + rows, lag + 2 rows, ... of the batch.
             lag = (order - self.start - first) % rows
-            counts = np.maximum(0, -(-(of_rank * self.nodes * self.ranks - lag) // rows))
+            counts = np.maximum(0, -(-(size - lag) // rows))
             ends = np.cumsum(counts)
-            which = np.searchsorted(ends, nth, side='right')
-            places[chosen] = first + lag[which] + (nth - ends[which] + counts[which]) * rows
+            which = np.searchsorted(ends, nth[here], side='right')
+            places[here] = first + lag[which] + (nth[here] - ends[which] + counts[which]) * rows
         return places
+
+
+def sorted_positions(starts: Int64Array, size: int, nth: Int64Array, modulus: int) -> Int64Array:
+    """Sort stretches of positions by (position mod modulus, position) and look up the nth of each.
+
+    Args:
+        starts: Where each stretch starts (N,).
+        size: How long they are.
+        nth: Which one of the sorted stretch is wanted (N,), below ``size``.
+        modulus: At least 1.
+
+    Returns:
+        Positions (N,).
+    """
+    whole, extra = divmod(size, modulus)
+    first = starts % modulus
+    # Classes have `whole` positions each, and one more from `first` on for `extra` classes, going round. In sorted order that
+    # makes three runs of classes, of which the middle one differs from its neighbours.
+    wraps = np.maximum(0, first + extra - modulus)
+    begin = np.where(wraps > 0, wraps, first)
+    end = np.where(wraps > 0, first, first + extra)
+    outer = whole + (wraps > 0)
+    inner = 2 * whole + 1 - outer
+    before = begin * outer
+    until = before + (end - begin) * inner
+    in_first, in_last = nth < before, nth >= until
+    base = np.where(in_first, 0, np.where(in_last, until, before))
+    each = np.maximum(1, np.where(in_first | in_last, outer, inner))
+    class_, turn = np.divmod(nth - base, each)
+    class_ += np.where(in_first, 0, np.where(in_last, end, begin))
+    positions: Int64Array = starts + (class_ - first) % modulus + turn * modulus
+    return positions
 
 
 def grid_for(samples: int, rows: int, nodes: int, *, compact: bool = False) -> Grid:
@@ -252,9 +285,7 @@ def get_partitions(
         raise ArgumentError(
             f'num_canonical_nodes={num_canonical_nodes} and {num_physical_nodes} physical nodes must divide one another'
         )
-    dealt = Deal(
-        grid_for(num_samples, num_canonical_nodes, nodes), drop_first - drop_first % nodes, nodes, ranks_per_node, size
-    )
+    dealt = Deal(grid_for(num_samples, num_canonical_nodes, nodes), drop_first - drop_first % nodes, nodes, ranks_per_node, size)
     numbers = np.arange(dealt.samples_of_rank)
     padded = -(-dealt.samples_of_rank // (workers_per_rank * size)) * workers_per_rank * size
     result = np.full((nodes, ranks_per_node, padded), -1, np.int64)
@@ -265,4 +296,5 @@ def get_partitions(
     # (nodes, ranks, batches, workers, slots) -> in the order of training -> the same of the world that goes on.
     trained = result.reshape(nodes, ranks_per_node, -1, workers_per_rank, size).transpose(2, 3, 0, 1, 4)
     trained = trained.reshape(-1, workers_per_rank, num_physical_nodes, ranks_per_node, batch_size)
-    return trained.transpose(2, 3, 1, 0, 4)
+    partitions: Int64Array = trained.transpose(2, 3, 1, 0, 4)
+    return partitions

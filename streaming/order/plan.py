@@ -1,22 +1,32 @@
 """The plan of an epoch for one rank: any batch of any of its workers, by its number, without the batches before it."""
 
 import warnings
+from collections.abc import Sequence as Items
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streaming.order.batching import (
+    BoolArray,
+    DevicePerStream,
+    PerStream,
+    RandomBatches,
+    Sequence,
+    Stratified,
+    look_up,
+)
 from streaming.order.config import OrderConfig, Origin, StreamSamples, data_world
+from streaming.order.lookup import Arrays, Group, compute_here
 from streaming.order.partition import Deal, Int64Array, divide_each_other, grid_for
+from streaming.order.sampling import share_out
 from streaming.order.state import make_state
-from streaming.order.windowed import Windowed, deal_units
+from streaming.order.subset import Subset
 from streaming.world import World
 
-__all__ = ['OrderConfig', 'Plan', 'StreamSamples']
+__all__ = ['OrderConfig', 'Plan', 'StreamSamples', 'Subset']
 
-# Samples looked up together: the arithmetic costs about 0.2 us a sample in rows of this length, and 5 us in single
-# batches.
+# Samples looked up together: the arithmetic costs about 0.25 us a sample in rows of this length, and 5 us in single batches.
 _CHUNK = 8192
 
 # Chunks kept: the reader's and the prefetcher's, and one to come for each.
@@ -26,7 +36,7 @@ _KEPT = 4
 class Plan:
     """The rest of one epoch, as one rank sees it.
 
-    A plan is read by several threads at once, and costs O(shards) to make.
+    A plan is read by several threads at once. It costs O(shards): to make, and once more when the first batch is asked for.
 
     Args:
         config: The settings of the order.
@@ -34,77 +44,86 @@ class Plan:
         world: The rank that asks. Its ``num_workers`` says how batches are dealt to workers.
         epoch: The epoch, 0-based.
         sample_in_epoch: Samples of the epoch that all ranks together have been given, with padding. Default: 0.
+        subset: The samples that take part. ``streams`` count all samples nevertheless. Default: None, all do.
+        arrays: Where arrays of the epoch's length come from, which only orders of mosaicml-streaming need: given a name and a
+            function that computes it, gives the array (mapped from a file that all processes of the node share, say).
+            Default: None, each plan computes its own.
 
     Raises:
         ArgumentError: settings that cannot work.
     """
 
     def __init__(
-        self, config: OrderConfig, streams: list[StreamSamples], world: World, *, epoch: int, sample_in_epoch: int = 0
+        self,
+        config: OrderConfig,
+        streams: Items[StreamSamples],
+        world: World,
+        *,
+        epoch: int,
+        sample_in_epoch: int = 0,
+        subset: Subset | None = None,
+        arrays: Arrays | None = None,
     ) -> None:
         self.world = world
         self.config = config.resolve(world)
         self.epoch = epoch
         self.sample_in_epoch = sample_in_epoch
         self._data = data_world(world, config.replication)
-        _refuse_unbuilt(self.config, streams)
-        sizes = streams[0].samples if len(streams) == 1 else np.concatenate([stream.samples for stream in streams])
-        self._grid = grid_for(
-            int(sizes.sum()), self._rows, self._data.num_nodes, compact=self.config.tail in ('drop', 'mask')
-        )
-        self._deal = Deal(
-            self._grid, sample_in_epoch, self._data.num_nodes, self._data.ranks_per_node, self.batch_size
-        )
-        self._sizes = sizes
-        self._chunks: dict[tuple[int, int], tuple[Int64Array, NDArray[np.bool_]]] = {}
+        self._here = Origin.of(self._data, epoch, self._batch_size)
+        self._subset = subset
+        self._arrays = compute_here if arrays is None else arrays
+        streams = self.config.weigh(streams)
+        self._streams = streams if subset is None else subset.restrict(streams)
+        self._shares = share_out(self._streams, self.config)
+        self._rest = self._make_rest()
+        self._chunks: dict[tuple[int, int], tuple[Int64Array, BoolArray]] = {}
         self._warn()
 
-    # ---- sizes
-    # -------------------------------------------------------------------------------------------------------------
+    # ---- sizes -------------------------------------------------------------------------------------------------------------
 
     @property
     def num_batches(self) -> int:
         """Batches that each rank yields in the rest of the epoch; the last one may be smaller, then on all ranks."""
-        if self.config.tail == 'drop':
-            return self._deal.left // self.global_batch_size
-        return -(-self._deal.samples_of_rank // self.batch_size)
+        return -(-self.samples_of_rank // self._batch_size)
 
     @property
     def samples_of_rank(self) -> int:
         """Samples that each rank yields in the rest of the epoch, with padding."""
-        whole = self.num_batches * self.batch_size
-        return whole if self.config.tail == 'drop' else self._deal.samples_of_rank
-
-    @property
-    def batch_size(self) -> int:
-        """Samples a batch of one rank."""
-        assert self.config.batch_size is not None
-        return self.config.batch_size
+        if self.config.tail == 'drop':
+            return self._rest.left // self.global_batch_size * self._batch_size
+        return self._rest.samples_of_rank
 
     @property
     def global_batch_size(self) -> int:
         """Samples a batch of all ranks."""
-        return self.batch_size * self._data.num_ranks
+        return self._here.global_batch_size
 
     @property
     def unique_samples(self) -> int:
-        """Samples that all ranks together yield in the rest of the epoch, without padding."""
+        """Samples that all ranks together yield in the rest of the epoch, without padding.
+
+        A sample counts as often as the weights take it.
+        """
         if self.config.tail == 'drop':
             return self.num_batches * self.global_batch_size
-        return max(0, self._grid.samples - self.sample_in_epoch)
+        return min(self._rest.left, max(0, self.epoch_size - self.sample_in_epoch))
+
+    @property
+    def epoch_size(self) -> int:
+        """Samples that the streams' weights give an epoch. Batching by streams may leave out what makes no whole batch."""
+        return sum(self._shares.choose)
 
     @property
     def epoch_samples(self) -> int:
         """The least ``sample_in_epoch`` at which the epoch is over. At least 1."""
-        end = self._grid.positions
+        end = self._rest.length
         return max(1, end - self.global_batch_size + 1 if self.config.tail == 'drop' else end)
 
     def batches_of(self, worker: int) -> int:
         """Batches that one worker of each rank yields in the rest of the epoch."""
         return len(range(worker, self.num_batches, self.world.num_workers))
 
-    # ---- batches
-    # -----------------------------------------------------------------------------------------------------------
+    # ---- batches -----------------------------------------------------------------------------------------------------------
 
     def batch(self, worker: int, index: int) -> Int64Array:
         """The samples of a worker's batch number ``index``, 0-based from ``sample_in_epoch`` on.
@@ -114,19 +133,22 @@ class Plan:
             index: Below ``batches_of(worker)``.
 
         Returns:
-            Sample ids, int64 (batch size,), counting through all shards of all streams; fewer in the last batch. Not to
-            be written to.
+            Sample ids, int64 (batch size,), counting through all shards of all streams; fewer in the last batch. Not to be
+            written to.
+
+        Raises:
+            IndexError: there is no such batch.
         """
         return self._batch(worker, index)[0]
 
-    def mask(self, worker: int, index: int) -> NDArray[np.bool_]:
+    def mask(self, worker: int, index: int) -> BoolArray:
         """Which samples of that batch are not padding, bool, in the shape of `batch`."""
         return self._batch(worker, index)[1]
 
-    def _batch(self, worker: int, index: int) -> tuple[Int64Array, NDArray[np.bool_]]:
+    def _batch(self, worker: int, index: int) -> tuple[Int64Array, BoolArray]:
         if not 0 <= index < self.batches_of(worker):
             raise IndexError(f'worker {worker} has batches 0 to {self.batches_of(worker) - 1}, not {index}')
-        together = max(1, _CHUNK // self.batch_size)
+        together = max(1, _CHUNK // self._batch_size)
         number, within = divmod(index, together)
         chunk = self._chunks.get((worker, number))
         if chunk is None:
@@ -135,33 +157,25 @@ class Plan:
             kept = dict(list(self._chunks.items())[-_KEPT + 1 :])
             kept[worker, number] = chunk
             self._chunks = kept
-        part = slice(within * self.batch_size, (within + 1) * self.batch_size)
+        part = slice(within * self._batch_size, (within + 1) * self._batch_size)
         return chunk[0][part], chunk[1][part]
 
-    def _look_up(self, worker: int, first: int, count: int) -> tuple[Int64Array, NDArray[np.bool_]]:
+    def _look_up(self, worker: int, first: int, count: int) -> tuple[Int64Array, BoolArray]:
         """The samples of some batches of a worker, end to end, and which are not padding."""
         batches = np.arange(first, min(first + count, self.batches_of(worker))) * self.world.num_workers + worker
-        numbers = (batches[:, None] * self.batch_size + np.arange(self.batch_size)).ravel()
-        numbers = numbers[numbers < self.samples_of_rank]
-        places = self._deal.places(self._data.node, self._data.rank_of_node, numbers)
-        positions = self._deal.positions(places)
-        rows, columns = self._grid.cells(positions)
-        if self.config.shuffle:
-            units, within = self._windowed.locate(rows, columns)
-            ids = self._starts[units] + within
-        else:
-            ids = self._grid.start_of(rows) + columns
-        real = (places < self._deal.left) & ~self._grid.are_repeats(positions)
+        numbers = (batches[:, None] * self._batch_size + np.arange(self._batch_size)).ravel()
+        ids, repeats = self._rest.look_up(numbers[numbers < self.samples_of_rank])
+        if self._subset is not None:
+            ids = self._subset.to_ids(ids)
+        real = ~repeats
         for array in (ids, real):
             array.setflags(write=False)
         return ids, real
 
-    # ---- state
-    # -------------------------------------------------------------------------------------------------------------
+    # ---- state -------------------------------------------------------------------------------------------------------------
 
     def state(self, epoch: int, sample_in_epoch: int) -> dict[str, Any]:
-        """The state of a run that has been given so many samples of an epoch; that of the next epoch where this one is
-        over.
+        """The state of a run that has been given so many samples of an epoch; that of the next epoch where this one is over.
 
         Args:
             epoch: The epoch.
@@ -169,60 +183,170 @@ class Plan:
         """
         if epoch == self.epoch and sample_in_epoch >= self.epoch_samples:
             epoch, sample_in_epoch = epoch + 1, 0
-        origin = self.config.origin
-        if origin is None or origin.epoch != epoch or not sample_in_epoch:
-            origin = Origin(
-                epoch=epoch,
-                num_nodes=self._data.num_nodes,
-                ranks_per_node=self._data.ranks_per_node,
-                batch_size=self.batch_size,
-            )
+        origin = self._origin if epoch == self.epoch and sample_in_epoch else Origin.of(self._data, epoch, self._batch_size)
         return make_state(self.config, origin, epoch, sample_in_epoch)
 
-    # ---- the rest
-    # ----------------------------------------------------------------------------------------------------------
-
-    # Made when the first batch is asked for: a plan that only counts (`len` of a loader) costs nothing.
-    @cached_property
-    def _windowed(self) -> Windowed:
-        dealing = deal_units(self._sizes, self._rows, self.config.shuffle_seed)
-        assert self.config.shuffle_block_size is not None
-        return Windowed(
-            dealing, seed=self.config.shuffle_seed, epoch=self.epoch, block_size=self.config.shuffle_block_size
-        )
+    # ---- how the epoch is put together -------------------------------------------------------------------------------------
 
     @cached_property
-    def _starts(self) -> Int64Array:
-        ends: Int64Array = np.cumsum(self._sizes)
-        return ends - self._sizes
+    def _origin(self) -> Origin:
+        """The world that began this epoch."""
+        origin = self.config.origin
+        return origin if origin is not None and origin.epoch == self.epoch and self.sample_in_epoch else self._here
+
+    def _make_rest(self) -> '_Rest':
+        config, nodes = self.config, self._data.num_nodes
+        if config.batching_method != 'random':
+            return self._flat(self._make_sequence(), self._start_of_sequence())
+        group = self._group(range(len(self._streams)), 1.0)
+        compact = config.tail != 'pad'
+        began = config.initial_physical_nodes or nodes
+        ranks, (size, rest) = self._data.ranks_per_node, divmod(nodes * self._batch_size, began)
+        if (
+            config.is_compatible
+            and config.partition_algo == 'relaxed'
+            and not rest
+            and not divide_each_other(config.rows, nodes)
+            and divide_each_other(config.rows, began)
+        ):
+            grid = grid_for(group.samples, config.rows, began, compact=compact)
+            sequence = RandomBatches(group, Deal(grid, self.sample_in_epoch, began, ranks, size))
+            return self._flat(sequence, 0, self.sample_in_epoch + sequence.length)
+        grid = grid_for(group.samples, config.rows, nodes, compact=compact)
+        return _Dealt(group, Deal(grid, self.sample_in_epoch, nodes, ranks, self._batch_size), self._data)
+
+    def _start_of_sequence(self) -> int:
+        """Where to go on in a sequence."""
+        return self.sample_in_epoch - self._samples_again
 
     @property
-    def _rows(self) -> int:
-        assert self.config.num_canonical_nodes is not None
-        return self.config.num_canonical_nodes
+    def _samples_again(self) -> int:
+        """Samples that come again where a state of mosaicml-streaming does not say in which global batches it counted.
+
+        As there, its batching by streams goes back to the start of a global batch.
+        """
+        is_old = self.config.is_compatible and self.config.origin is None and self.config.batching_method != 'random'
+        return self.sample_in_epoch % self.global_batch_size if is_old else 0
+
+    def _make_sequence(self) -> Sequence:
+        config, origin = self.config, self._origin
+        chosen = [number for number, count in enumerate(self._shares.choose) if count]
+        groups = [self._group([number], self._shares.proportions[number]) for number in chosen]
+        if config.batching_method == 'stratified':
+            return Stratified(groups, [self._shares.proportions[number] for number in chosen], config, origin)
+        if config.batching_method == 'per_stream':
+            return PerStream(groups, config, origin, self.epoch, self._arrays)
+        return DevicePerStream(groups, config, origin, self.epoch, self._arrays)
+
+    def _group(self, numbers: Items[int], proportion: float) -> Group:
+        block_size = self.config.shuffle_block_size
+        assert block_size is not None
+        first_ids = np.cumsum([0, *(stream.total for stream in self._streams)]).tolist()
+        return Group(
+            self.config,
+            [self._streams[number] for number in numbers],
+            [self._shares.choose[number] for number in numbers],
+            [first_ids[number] for number in numbers],
+            self.epoch,
+            int(block_size * proportion),
+            self._arrays,
+        )
+
+    def _flat(self, sequence: Sequence, start: int, length: int | None = None) -> '_Flat':
+        return _Flat(sequence, start, sequence.length if length is None else length, self._data, self._batch_size)
+
+    @property
+    def _batch_size(self) -> int:
+        assert self.config.batch_size is not None
+        return self.config.batch_size
 
     def _warn(self) -> None:
         """Say what is costly, once a job."""
         if self.world.rank or self.world.worker:
             return
-        nodes = self._data.num_nodes
-        if not divide_each_other(self._rows, nodes):
+        rows, nodes = self.config.rows, self._data.num_nodes
+        if self._samples_again:
             warnings.warn(
-                f'{self._rows} canonical nodes and {nodes} physical nodes do not divide one another: '
+                f'sample_in_epoch={self.sample_in_epoch} is no multiple of the global batch of {self.global_batch_size}: '
+                f'the batch that was begun comes again, with {self._samples_again} samples',
+                stacklevel=3,
+            )
+        if not divide_each_other(rows, nodes):
+            warnings.warn(
+                f'{rows} canonical nodes and {nodes} physical nodes do not divide one another: '
                 'the order of samples stays, but shards at the border of two nodes are downloaded by both',
+                stacklevel=3,
+            )
+        if self.config.batching_method != 'random' and self._origin.global_batch_size != self.global_batch_size:
+            warnings.warn(
+                f'this epoch was begun with a global batch of {self._origin.global_batch_size} and goes on with '
+                f'{self.global_batch_size}: until it ends, the sequence of samples stays, and a batch may mix what '
+                f'{self.config.batching_method} batching keeps apart',
                 stacklevel=3,
             )
 
 
-def _refuse_unbuilt(config: OrderConfig, streams: list[StreamSamples]) -> None:
-    refused = {
-        'shuffle_algo': config.shuffle and config.shuffle_algo != 'windowed',
-        'batching_method': config.batching_method != 'random',
-        'epoch_size': config.epoch_size is not None,
-        'a weight of a stream': any(
-            s.proportion is not None or s.repeat is not None or s.choose is not None for s in streams
-        ),
-    }
-    for name, is_refused in refused.items():
-        if is_refused:
-            raise NotImplementedError(f'{name} does not work yet; leave it out')
+class _Dealt:
+    """The rest of an epoch that is dealt from one grid.
+
+    Args:
+        group: What is laid out in the grid.
+        dealt: How it is dealt.
+        world: The rank that asks.
+    """
+
+    def __init__(self, group: Group, dealt: Deal, world: World) -> None:
+        self._group = group
+        self._deal = dealt
+        self._world = world
+        self.length = dealt.grid.positions
+        self.left = dealt.left
+        self.samples_of_rank = dealt.samples_of_rank
+
+    def look_up(self, numbers: Int64Array) -> tuple[Int64Array, BoolArray]:
+        """The rank's samples ``numbers`` (N,), and which of them are repeats."""
+        dealt = self._deal
+        places = dealt.places(self._world.node, self._world.rank_of_node, numbers)
+        ids, repeats = look_up(self._group, dealt.grid, dealt.positions(places))
+        return ids, repeats | (places >= dealt.left)
+
+
+class _Flat:
+    """The rest of a sequence, read in global batches, each rank's part after the one before.
+
+    Args:
+        sequence: The sequence.
+        start: Where to begin in it.
+        length: The ``sample_in_epoch`` at its end.
+        world: The rank that asks.
+        batch_size: Samples a batch of one rank.
+    """
+
+    def __init__(self, sequence: Sequence, start: int, length: int, world: World, batch_size: int) -> None:
+        self._sequence = sequence
+        self._start = start
+        self._world = world
+        self._batch_size = batch_size
+        self.length = length
+        self.left = max(0, sequence.length - start)
+        whole, rest = divmod(self.left, batch_size * world.num_ranks)
+        # What is left for the last batch is shared out evenly, but what belongs together stays together.
+        unit = sequence.unit if batch_size % sequence.unit == 0 else 1
+        last = -(-rest // (unit * world.num_ranks)) * unit
+        self.samples_of_rank = whole * batch_size + last
+
+    def look_up(self, numbers: Int64Array) -> tuple[Int64Array, BoolArray]:
+        """The rank's samples ``numbers`` (N,), and which of them are repeats."""
+        batch, slot = np.divmod(numbers, self._batch_size)
+        of_rank = np.minimum(self._batch_size, self.samples_of_rank - batch * self._batch_size)
+        whole = self._batch_size * self._world.num_ranks
+        places = batch * whole + self._world.rank * of_rank + slot
+        late = np.flatnonzero(places >= self.left)
+        if late.size:
+            places[late] = places[late] - whole if self.left >= whole else places[late] % self.left
+        ids, repeats = self._sequence.look_up(self._start + places)
+        repeats[late] = True
+        return ids, repeats
+
+
+_Rest = _Dealt | _Flat

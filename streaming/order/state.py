@@ -34,6 +34,7 @@ def make_state(config: OrderConfig, origin: Origin, epoch: int, sample_in_epoch:
         'epoch': epoch,
         'sample_in_epoch': sample_in_epoch,
         **{name: getattr(config, name) for name in _FIXED},
+        'weights': None if config.weights is None else [dict(weight) for weight in config.weights],
         'shuffle': config.shuffle,
         'batch_size': config.batch_size,
         'origin': origin.to_json(),
@@ -64,6 +65,8 @@ def parse_state(obj: Mapping[str, Any], config: OrderConfig) -> tuple[int, int, 
     fixed = {name: obj[name] for name in _FIXED if obj.get(name) is not None}
     for name in fixed.keys() - {'shuffle_algo'}:
         _whole(obj, name)
+    if obj.get('weights') is not None:
+        fixed['weights'] = obj['weights']
     if 'version' not in obj and config.shuffle and config.shuffle_algo is None:
         fixed['shuffle_algo'] = _OLD_SHUFFLE
         warnings.warn(
@@ -80,7 +83,10 @@ def parse_state(obj: Mapping[str, Any], config: OrderConfig) -> tuple[int, int, 
         )
     if sample and obj.get('origin') is not None:
         fixed['origin'] = Origin(**{name: _whole(obj['origin'], name) for name in Origin.__slots__}).to_json()
-    OrderConfig(**fixed)  # checks the values
+    try:
+        OrderConfig(**fixed)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ArgumentError(f'this state cannot be: {error}') from error
     return epoch, sample, fixed
 
 
@@ -89,7 +95,7 @@ def _warn_of_changes(fixed: Mapping[str, Any], config: OrderConfig) -> None:
     changed = [
         f'{name}={given[name]!r} (state: {value!r})'
         for name, value in fixed.items()
-        if given[name] not in (None, value) and not (name == 'shuffle_seed' and given[name] == 9176)
+        if name in _FIXED and given[name] not in (None, value) and not (name == 'shuffle_seed' and given[name] == 9176)
     ]
     if changed:
         warnings.warn(f'the state fixes the order of this run; not used: {", ".join(changed)}', stacklevel=3)

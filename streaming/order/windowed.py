@@ -1,111 +1,110 @@
 """The `windowed` shuffle: which sample stands at any place of an epoch, computed for that place alone.
 
-Shards are dealt to canonical nodes by a permutation that is fixed for the run, so that a node comes back to the same
-shards each epoch, and permuted anew within the node each epoch. A node reads along several *lanes* in turn, stretches
-of its shards of equal length. Within a lane two passes of keyed permutations mix the samples: one within blocks, one
-within blocks offset by half, so that a sample ends up anywhere in the two half-blocks around its own block, and no
-boundary can be seen. The lanes' blocks are staggered, so that shards come into use one after another and not a block's
-worth at once.
+Shards are dealt to canonical nodes by a permutation that is fixed for the run, so that a node comes back to the same shards each
+epoch, and are put in a new order within the node each epoch. A node reads along several *lanes* in turn, stretches of its shards
+of equal length. Along a lane, samples mix in two passes of keyed permutations: the first within blocks of whole shards, the
+second within blocks that reach from the middle of one to the middle of the next. A sample ends up anywhere from half a block
+before its own to half a block after, every shard is in use for two blocks, and no boundary can be seen. The lanes' blocks are
+staggered, so that shards come into use one after another and not a block's worth at once.
 
-Setting up costs O(shards) once, and O(shards of the nodes asked for) an epoch; a place costs O(1) and a search among
-the shards.
+Setting up costs O(shards) once, and O(shards of the rows asked for) an epoch; a place costs some arithmetic and three searches.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from streaming.order.keyed import derive_key, draw, permute, unpermute
+from streaming.order.keyed import derive_key, draw, permutation, permute, unpermute
 from streaming.order.partition import Grid, Int64Array
+from streaming.order.sampling import Drawn
 
-__all__ = ['Dealing', 'Windowed', 'deal_units']
+__all__ = ['Dealing', 'Windowed', 'deal_shards']
 
 # What a key is for. These numbers, like all in this file, are part of the order: tests/golden/windowed.json pins it.
 _DEAL, _EPOCH, _FIRST, _SECOND = 1, 2, 3, 4
 
-# Units whose sizes are looked up at once while they are dealt: bounds the memory of setting up.
+# Shards looked up at once while they are dealt: bounds the memory of setting up.
 _CHUNK = 1 << 16
 
-# A lane's stretch begins and ends within a shard, which is then read at both ends of the epoch: so at least this many a
-# lane.
+# A lane begins and ends within a shard, which is then read at both ends of the epoch: so at least this many shards a lane. Eight
+# lanes bring shards in as evenly as py1e does (benchmarks/order.py), more only cost.
 _LANE_UNITS = 32
-_MAX_LANES = 64
+_MAX_LANES = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dealing:
-    """Units (shards, as often as they are read) in the order of the run, cut into canonical nodes. The same for all
-    epochs.
+    """Shards in the order of the run, cut into canonical nodes of equally many samples.
 
     Args:
-        sizes: Samples of each unit, int64 (units,).
-        grid: The rows, one a canonical node; ``grid.samples`` is the sum of the sizes.
-        key: Of the permutation that puts the units in order.
-        cut_units: Number, in that order, of the unit in which each row begins, int64 (rows + 1,).
-        cut_offsets: How many samples of that unit belong to rows before, int64 (rows + 1,).
+        drawn: What the epoch takes of each shard.
+        grid: The rows, one a canonical node.
+        key: Of the permutation that puts the shards in order.
+        cut_shards: Number, in that order, of the shard in which each row begins, int64 (rows + 1,).
+        cut_offsets: How many samples of that shard belong to rows before, int64 (rows + 1,).
     """
 
-    sizes: Int64Array
+    drawn: Drawn
     grid: Grid
     key: int
-    cut_units: Int64Array
+    cut_shards: Int64Array
     cut_offsets: Int64Array
 
-    def units_at(self, numbers: Int64Array) -> Int64Array:
-        """The units that stand at places of the run's order."""
-        units = len(self.sizes)
-        return permute(numbers, np.full(len(numbers), units), np.full(len(numbers), self.key, np.uint64)).astype(
-            np.int64
-        )
+    def shards_at(self, numbers: Int64Array) -> Int64Array:
+        """The shards that stand at places of the run's order."""
+        return permutation(numbers, len(self.drawn.sizes), self.key)
 
 
-def deal_units(sizes: Int64Array, rows: int, seed: int) -> Dealing:
-    """Put units into the run's order and cut it into rows of equally many samples.
+def deal_shards(drawn: Drawn, rows: int, seed: int) -> Dealing:
+    """Put shards into the run's order and cut it into rows.
 
     Args:
-        sizes: Samples of each unit, int64 (units,).
+        drawn: What the epoch takes of each shard.
         rows: Canonical nodes.
         seed: The shuffle's seed.
     """
-    grid = Grid(int(sizes.sum()), rows)
-    dealing = Dealing(sizes, grid, derive_key(_DEAL, seed), np.empty(rows + 1, np.int64), np.empty(rows + 1, np.int64))
+    grid = Grid(int(drawn.taken.sum()), rows)
+    shards = len(drawn.sizes)
+    dealing = Dealing(drawn, grid, derive_key(_DEAL, seed), np.full(rows + 1, shards), np.zeros(rows + 1, np.int64))
     cuts = grid.start_of(np.arange(rows + 1))
     done = before = 0
-    for first in range(0, len(sizes), _CHUNK):
-        ends = np.cumsum(sizes[dealing.units_at(np.arange(first, min(first + _CHUNK, len(sizes))))])
-        # A row begins in the first unit that ends after the cut.
-        here = int(np.searchsorted(cuts, before + ends[-1], side='left'))
-        found = np.searchsorted(ends, cuts[done:here] - before, side='right')
-        dealing.cut_units[done:here] = first + found
-        dealing.cut_offsets[done:here] = cuts[done:here] - before - np.where(found > 0, ends[found - 1], 0)
-        done, before = here, before + int(ends[-1])
-    dealing.cut_units[done:] = len(sizes)
-    dealing.cut_offsets[done:] = 0
+    for first in range(0, shards, _CHUNK):
+        ends = before + np.cumsum(drawn.taken[dealing.shards_at(np.arange(first, min(first + _CHUNK, shards)))])
+        # A row begins in the first shard that ends after the cut.
+        here = int(np.searchsorted(cuts, ends[-1], side='left'))
+        found = np.searchsorted(ends, cuts[done:here], side='right')
+        dealing.cut_shards[done:here] = first + found
+        dealing.cut_offsets[done:here] = cuts[done:here] - np.where(found > 0, ends[found - 1], before)
+        done, before = here, int(ends[-1])
     return dealing
 
 
-@dataclass(frozen=True, slots=True)
-class _Spans:
-    """The stretches of units that some rows read in one epoch, row after row, each row's in the epoch's order.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Laid:
+    """What some rows read in one epoch, laid out by slot: row after row, each row's lane after lane.
 
     Args:
-        rows: Which rows, ascending (rows,).
-        starts: Slot at which each span starts (spans,); ascending.
-        units: Unit of each span (spans,).
-        offsets: Where in its unit each span starts (spans,).
+        rows: Which rows.
+        starts: Slot at which each span, a stretch of one round through a shard, starts; ascending (spans,).
+        shards: The shard of each span (spans,).
+        offsets: Which of the samples taken of its shard each span starts with (spans,).
+        first_ids: The id of the first sample of the span's shard (spans,).
+        bounds: Slots at which the blocks of the first and of the second pass start; ascending.
     """
 
     rows: frozenset[int]
     starts: Int64Array
-    units: Int64Array
+    shards: Int64Array
     offsets: Int64Array
+    first_ids: Int64Array
+    bounds: tuple[Int64Array, Int64Array]
 
 
 class Windowed:
-    """One epoch's order of the units' samples.
+    """One epoch's order of the samples taken of shards.
 
     Args:
-        dealing: The units, dealt to rows.
+        dealing: The shards, dealt to rows.
         seed: The shuffle's seed.
         epoch: The epoch, 0-based.
         block_size: Over how many places of a row the samples of a shard spread out, about.
@@ -116,84 +115,109 @@ class Windowed:
         self._grid = dealing.grid
         self._span_key = derive_key(_EPOCH, seed, epoch)
         self._pass_keys = (derive_key(_FIRST, seed, epoch), derive_key(_SECOND, seed, epoch))
-        units_a_row = max(1, len(dealing.sizes) // self._grid.rows)
-        unit_size = max(1, self._grid.samples // max(1, len(dealing.sizes)))
-        self.lanes = max(1, min(_MAX_LANES, units_a_row // _LANE_UNITS, block_size // (4 * unit_size)))
-        # A unit touches 1 + unit/block blocks, each spread over two: what is left of the width is two blocks.
-        self.lane_block = max(1, (block_size // self.lanes - unit_size) // 2, (unit_size + 1) // 2)
+        units = max(1, dealing.drawn.num_units)
+        unit_size = max(1, self._grid.samples // units)
+        self.lanes = max(1, min(_MAX_LANES, units // self._grid.rows // _LANE_UNITS, block_size // (4 * unit_size)))
+        # A shard is in use for two blocks of its lane. Slightly less than the whole: py1e's shards spread over as much.
+        self.lane_block = max(1, (block_size - unit_size // 2) // (2 * self.lanes))
         none = np.empty(0, np.int64)
-        self._spans = _Spans(frozenset(), none, none, none)
+        self._laid = _Laid(frozenset(), none, none, none, none, (none, none))
 
-    def locate(self, rows: Int64Array, columns: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Find what stands at cells of the grid.
+    def ids(self, rows: Int64Array, columns: Int64Array) -> Int64Array:
+        """The samples that stand at cells of the grid.
 
         Args:
             rows: Canonical node of each cell (N,).
             columns: Column of each cell (N,), below the number of samples that its row owns.
 
         Returns:
-            Unit of each sample and its place within the unit, int64 (N,) each.
+            Sample ids, int64 (N,).
         """
-        slots = self._grid.start_of(rows) + self._mixed(rows, columns)
-        spans = self._load(rows)
-        which = np.searchsorted(spans.starts, slots, side='right') - 1
-        return spans.units[which], spans.offsets[which] + slots - spans.starts[which]
-
-    def _mixed(self, rows: Int64Array, columns: Int64Array) -> Int64Array:
-        """The place in its row, laid out lane after lane, of the sample that is read at each cell."""
-        owned = self._grid.start_of(rows + 1) - self._grid.start_of(rows)
-        places, lanes = np.divmod(columns, self.lanes)
-        lane_sizes = owned // self.lanes + (lanes < owned % self.lanes)
+        laid = self._lay_out(rows)
+        slots = self._lane_slots(rows, columns)
         for second in (True, False):
-            places = self._pass(rows, lanes, lane_sizes, places, second=second, inverse=False)
-        before: Int64Array = lanes * (owned // self.lanes) + np.minimum(lanes, owned % self.lanes)
-        return before + places
+            slots = self._pass(laid, slots, second=second, inverse=False)
+        span = np.searchsorted(laid.starts, slots, side='right') - 1
+        numbers = laid.offsets[span] + slots - laid.starts[span]
+        return laid.first_ids[span] + self._dealing.drawn.in_shard(laid.shards[span], numbers)
 
-    def _pass(
-        self,
-        rows: Int64Array,
-        lanes: Int64Array,
-        lane_sizes: Int64Array,
-        places: Int64Array,
-        *,
-        second: bool,
-        inverse: bool,
-    ) -> Int64Array:
-        """Permute places of lanes within their blocks."""
-        size = self.lane_block
-        shift = lanes * size // self.lanes + (size // 2 if second else 0)
-        blocks = (places + shift) // size
-        firsts = np.maximum(0, blocks * size - shift)
-        sizes = np.minimum(lane_sizes, (blocks + 1) * size - shift) - firsts
-        # One number for each block of each lane of each row.
-        blocks_a_lane = (self._grid.columns // self.lanes + 1) // size + 3
-        keys = draw(self._pass_keys[second], (rows * self.lanes + lanes) * blocks_a_lane + blocks)
+    def _lane_slots(self, rows: Int64Array, columns: Int64Array) -> Int64Array:
+        """The slots of cells where the lanes of a row, read in turn, lie end to end."""
+        starts = self._grid.start_of(rows)
+        places, lanes = np.divmod(columns, self.lanes)
+        whole, rest = np.divmod(self._grid.start_of(rows + 1) - starts, self.lanes)
+        slots: Int64Array = starts + lanes * whole + np.minimum(lanes, rest) + places
+        return slots
+
+    def _pass(self, laid: _Laid, slots: Int64Array, *, second: bool, inverse: bool) -> Int64Array:
+        """Permute slots within the blocks of a pass."""
+        bounds = laid.bounds[second]
+        block = np.searchsorted(bounds, slots, side='right')
+        first = bounds[block - 1]
+        keys = draw(self._pass_keys[second], first)
         look_up = unpermute if inverse else permute
-        mixed: Int64Array = look_up(places - firsts, sizes, keys).astype(np.int64)
-        return firsts + mixed
+        mixed: Int64Array = look_up(slots - first, bounds[block] - first, keys).astype(np.int64)
+        return first + mixed
 
-    def _load(self, rows: Int64Array) -> _Spans:
-        """The spans of at least these rows. Threads may race: each finds what it needs, the last one is kept."""
-        spans = self._spans
+    def _lay_out(self, rows: Int64Array) -> _Laid:
+        """What at least these rows read. Threads may race: each finds what it needs, the last one is kept."""
+        laid = self._laid
         wanted = frozenset(np.unique(rows).tolist())
-        if not wanted <= spans.rows:
-            spans = self._spans = self._make_spans(wanted | spans.rows)
-        return spans
+        if not wanted <= laid.rows:
+            laid = self._laid = self._make(wanted | laid.rows)
+        return laid
 
-    def _make_spans(self, rows: frozenset[int]) -> _Spans:
-        dealing = self._dealing
+    def _make(self, rows: frozenset[int]) -> _Laid:
         row = np.array(sorted(rows), np.int64)
-        first, last_end = dealing.cut_units[row], dealing.cut_offsets[row + 1]
-        counts = dealing.cut_units[row + 1] - first + (last_end > 0)
+        row_starts, row_ends = self._grid.start_of(row), self._grid.start_of(row + 1)
+        of_row, shards, offsets, sizes = self._spans_in_run_order(row)
+        # The epoch's order of each row's spans.
+        counts = np.bincount(of_row, minlength=len(row))
+        before = (np.cumsum(counts) - counts)[of_row]
+        within = permute(np.arange(len(of_row)) - before, counts[of_row], draw(self._span_key, row)[of_row])
+        order = before + within.astype(np.int64)
+        shards, offsets, sizes = shards[order], offsets[order], sizes[order]
+        starts = np.cumsum(sizes) - sizes
+        starts += (row_starts - np.cumsum(row_ends - row_starts) + (row_ends - row_starts))[of_row]
+        first_ids = self._dealing.drawn.first_ids(shards)
+        return _Laid(rows, starts, shards, offsets, first_ids, self._block_bounds(row_starts, row_ends, starts))
+
+    def _spans_in_run_order(self, row: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+        """Row (as an index into ``row``), shard, offset and size of each span of some rows."""
+        dealing, drawn = self._dealing, self._dealing.drawn
+        first, last_end = dealing.cut_shards[row], dealing.cut_offsets[row + 1]
+        counts = dealing.cut_shards[row + 1] - first + (last_end > 0)
         of_row = np.repeat(np.arange(len(row)), counts)
-        within = np.arange(len(of_row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        order = permute(within, counts[of_row], draw(self._span_key, row)[of_row]).astype(np.int64)
-        units = dealing.units_at(first[of_row] + order)
-        offsets = np.where(order == 0, dealing.cut_offsets[row][of_row], 0)
-        ends = np.where((order == counts[of_row] - 1) & (last_end[of_row] > 0), last_end[of_row], dealing.sizes[units])
-        lengths = ends - offsets
-        starts = np.cumsum(lengths) - lengths
-        row_starts = self._grid.start_of(row)
-        row_sizes = self._grid.start_of(row + 1) - row_starts
-        starts += (row_starts - np.cumsum(row_sizes) + row_sizes)[of_row]
-        return _Spans(rows, starts, units, offsets)
+        number = np.arange(len(of_row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shards = dealing.shards_at(first[of_row] + number)
+        begins = np.where(number == 0, dealing.cut_offsets[row][of_row], 0)
+        is_cut = (number == counts[of_row] - 1) & (last_end[of_row] > 0)
+        ends = np.where(is_cut, last_end[of_row], drawn.taken[shards])
+        # A shard that is taken several times over makes a span for each round.
+        size = np.maximum(1, drawn.sizes[shards])
+        first_round = begins // size
+        rounds = np.where(ends > begins, (ends - 1) // size - first_round + 1, 0)
+        span = np.repeat(np.arange(len(shards)), rounds)
+        round_ = first_round[span] + np.arange(len(span)) - np.repeat(np.cumsum(rounds) - rounds, rounds)
+        offsets = np.maximum(begins[span], round_ * size[span])
+        return of_row[span], shards[span], offsets, np.minimum(ends[span], (round_ + 1) * size[span]) - offsets
+
+    def _block_bounds(
+        self, row_starts: Int64Array, row_ends: Int64Array, span_starts: Int64Array
+    ) -> tuple[Int64Array, Int64Array]:
+        """The slots at which the blocks of both passes start; the slot after the last block of a row is there too."""
+        lane = np.arange(self.lanes)
+        whole, rest = np.divmod(row_ends - row_starts, self.lanes)
+        lane_starts = (row_starts[:, None] + lane * whole[:, None] + np.minimum(lane, rest[:, None])).ravel()
+        # Spans, cut where a lane ends; one begins a block if its middle lies in another stretch of the lane than the last.
+        starts = np.union1d(span_starts, lane_starts)
+        of_lane = np.searchsorted(lane_starts, starts, side='right') - 1
+        stops = np.minimum(np.append(starts[1:], row_ends[-1:]), row_ends[of_lane // self.lanes])
+        stagger = of_lane % self.lanes * self.lane_block // self.lanes
+        block = ((starts + stops) // 2 - lane_starts[of_lane] + stagger) // self.lane_block
+        begins = (np.diff(block, prepend=-1) != 0) | (np.diff(of_lane, prepend=-1) != 0)
+        first, of_lane = starts[begins], of_lane[begins]
+        # No bound of the second pass lies within a lane's first and last block: the ends mix over as much as the rest.
+        inner = np.flatnonzero((of_lane[1:-1] == of_lane[:-2]) & (of_lane[1:-1] == of_lane[2:])) + 1
+        middles = (first[inner] + first[inner + 1]) // 2
+        return np.union1d(first, row_ends), np.union1d(np.union1d(lane_starts, middles), row_ends)

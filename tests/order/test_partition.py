@@ -45,9 +45,7 @@ def test_a_compact_grid_is_the_other_without_its_repeats() -> None:
 
 @pytest.mark.parametrize(('rows', 'nodes', 'ranks'), [(7, 4, 2), (64, 3, 1), (3, 2, 8), (5, 8, 1)])
 @pytest.mark.parametrize('start', [0, 13])
-def test_nodes_that_do_not_fit_the_rows_still_deal_each_batch_once(
-    rows: int, nodes: int, ranks: int, start: int
-) -> None:
+def test_nodes_that_do_not_fit_the_rows_still_deal_each_batch_once(rows: int, nodes: int, ranks: int, start: int) -> None:
     dealt = Deal(Grid(1001, rows), start, nodes, ranks, batch_size=4)
     numbers = np.arange(dealt.samples_of_rank)
     places = np.array([[dealt.places(n, r, numbers.copy()) for r in range(ranks)] for n in range(nodes)])

@@ -30,9 +30,7 @@ configs = st.builds(
 )
 
 
-def batches(
-    config: OrderConfig, streams: list[StreamSamples], world: World, epoch: int, start: int
-) -> list[list[np.ndarray]]:
+def batches(config: OrderConfig, streams: list[StreamSamples], world: World, epoch: int, start: int) -> list[list[np.ndarray]]:
     """The batches of each rank, in the order in which its loader yields them."""
     ranks = []
     for rank in range(world.num_ranks):

@@ -24,7 +24,7 @@ from streaming.errors import (
 from streaming.store.options import refuse_unknown, without_secrets
 from streaming.store.protocol import ObjectInfo, Store, check_key, check_prefix, check_range
 from streaming.store.ranges import range_header, read_range
-from streaming.store.transport import Response, Transport, TransportSettings, split_transport
+from streaming.store.transport import Response, Transport, TransportSettings, parse_retry_after, split_transport
 
 __all__ = ['HTTPStore', 'kind_of_status']
 
@@ -186,8 +186,7 @@ def _error_of(response: Response, what: str) -> StoreError | CorruptError:
         return CorruptError(f'{what}: {status}: the object ends before the range does')
     error = kind_of_status(status)(f'{what}: the server answered {status}')
     error.status = status
-    wait = response.headers.get('retry-after', '')
-    error.retry_after_s = float(wait) if wait.isdigit() else None
+    error.retry_after_s = parse_retry_after(response.headers.get('retry-after'))
     return error
 
 

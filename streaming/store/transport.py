@@ -5,6 +5,7 @@ silent about a body that was cut. Whoever drips or stalls is left: besides the l
 throughput. Nothing is tried again here, nothing is signed, and no status is judged.
 """
 
+import math
 import os
 import socket
 import ssl
@@ -14,6 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +27,7 @@ from urllib3.exceptions import HTTPError
 from streaming.errors import ArgumentError, CorruptError, StoreError, UnavailableError
 from streaming.store.options import check_timeout, without_secrets
 
-__all__ = ['Response', 'Transport', 'TransportSettings', 'network_error', 'split_transport']
+__all__ = ['Response', 'Transport', 'TransportSettings', 'network_error', 'parse_retry_after', 'split_transport']
 
 # Callers hear of bytes at least this often while they come.
 _REPORT_BYTES = 1 << 20
@@ -395,6 +397,20 @@ def network_error(error: Exception, what: str, settings: TransportSettings) -> S
             'the option ca_bundle (or SSL_CERT_FILE) names further ones'
         )
     return UnavailableError(f'{what}: {_reason(error)}')
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks to wait; None where it is missing or none."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _reason(error: BaseException) -> str:

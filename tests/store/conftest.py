@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from streaming.testing.oci import OCIServer
+
 _AWS = {'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret', 'AWS_DEFAULT_REGION': 'us-east-1'}
 
 
@@ -56,3 +58,27 @@ def s3_bucket(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     client.create_bucket(Bucket=bucket)
     yield bucket
     client.close()
+
+
+@pytest.fixture(scope='session')
+def oci_server() -> Iterator[OCIServer]:
+    """The stand-in for OCI Object Storage, in a process of its own."""
+    with OCIServer() as server:
+        yield server
+
+
+@pytest.fixture
+def oci(oci_server: OCIServer) -> Iterator[OCIServer]:
+    """The stand-in, without faults before and after."""
+    oci_server.clear_faults()
+    oci_server.reset_stats()
+    yield oci_server
+    oci_server.clear_faults()
+
+
+@pytest.fixture
+def oci_url(oci: OCIServer) -> str:
+    """The URL of a prefix in a new bucket."""
+    bucket = f'bucket-{os.urandom(6).hex()}'
+    oci.create_bucket(bucket)
+    return oci.url(f'{bucket}/some/prefix')

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import formatdate
 
 import pytest
 
 from streaming.errors import ArgumentError, CorruptError, StoreError, UnavailableError
 from streaming.store.ranges import range_header, read_range
-from streaming.store.transport import Transport, TransportSettings
+from streaming.store.transport import Transport, TransportSettings, parse_retry_after
 
 Answer = Callable[[socket.socket, bytes], bool]
 
@@ -302,6 +303,15 @@ def test_a_proxy_of_the_environment(server: Scripted, monkeypatch: pytest.Monkey
 def test_limits_that_cannot_work(bad: dict[str, int]) -> None:
     with pytest.raises(ArgumentError):
         TransportSettings(**bad)
+
+
+def test_when_to_come_back() -> None:
+    assert [parse_retry_after(value) for value in (None, '', '7', '0.5', '-1', 'soon', 'nan', 'inf')] == [
+        None, None, 7.0, 0.5, 0.0, None, None, None,
+    ]  # fmt: skip
+    in_a_minute = parse_retry_after(formatdate(time.time() + 60, usegmt=True))
+    assert in_a_minute is not None
+    assert 55 < in_a_minute < 61
 
 
 # Ranges

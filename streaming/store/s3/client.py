@@ -17,7 +17,7 @@ from streaming.errors import (
     UnavailableError,
 )
 from streaming.store.s3.options import S3Options
-from streaming.store.transport import network_error
+from streaming.store.transport import network_error, parse_retry_after
 
 __all__ = ['make_client', 'translated']
 
@@ -118,8 +118,7 @@ def _error_of(response: Mapping[str, Any], what: str, options: S3Options) -> Sto
         text += f'; the service does not accept the credentials (profile {options.profile or "default"})'
     error = kind(text)
     error.status = status or None
-    wait = str(headers.get('retry-after', ''))
-    error.retry_after_s = float(wait) if wait.isdigit() else None
+    error.retry_after_s = parse_retry_after(headers.get('retry-after'))
     return error
 
 

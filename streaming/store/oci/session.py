@@ -1,0 +1,213 @@
+"""One process's way into one bucket's service: credential, connections, namespace, clock.
+
+Sends signed requests that have no signed content (GET, HEAD), mends what can be mended once (a stale credential, a clock that is
+off), and turns the service's answers into the errors of a store.
+"""
+
+import base64
+import email.utils
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from streaming.errors import (
+    AlreadyExistsError,
+    CorruptError,
+    CredentialsError,
+    DeniedError,
+    NotFoundError,
+    PreconditionError,
+    StoreError,
+    ThrottledError,
+    UnavailableError,
+)
+from streaming.store.oci.credentials import Credential
+from streaming.store.oci.login import endpoint_of, find_credential, find_region
+from streaming.store.oci.options import OCIOptions
+from streaming.store.transport import Response, Transport, parse_retry_after
+
+__all__ = ['Mending', 'Session', 'error_of', 'sse_headers']
+
+logger = logging.getLogger(__name__)
+
+# The service takes a date within five minutes; a signature is good for every range of its object meanwhile.
+_SIGNATURE_S = 60.0
+_SIGNATURES = 4096
+_SKEW_S = 120.0
+_ERROR_BYTES = 1 << 16
+
+
+class Session:
+    """A credential and its connections. Any thread of the process that made it may use it.
+
+    Args:
+        options: Where and how.
+        endpoint: The service's, if an earlier session has found it. Default: None.
+        namespace: The tenancy's, likewise. Default: None.
+
+    Raises:
+        CredentialsError: there is no credential, or no region.
+    """
+
+    def __init__(self, options: OCIOptions, endpoint: str | None = None, namespace: str | None = None) -> None:
+        self.options = options
+        self.credential: Credential = find_credential(options)
+        endpoint = options.endpoint or endpoint or endpoint_of(find_region(options, self.credential))
+        self.transport = Transport(endpoint, options.transport)
+        self._namespace = options.namespace or namespace
+        self._namespace_lock = threading.Lock()
+        self._skew_s = 0.0
+        # (method, target) -> (until when, generation of the credential, headers)
+        self._signatures: dict[tuple[str, str], tuple[float, int, dict[str, str]]] = {}
+
+    @property
+    def known_namespace(self) -> str | None:
+        return self._namespace
+
+    def namespace(self) -> str:
+        """The tenancy's namespace, asked for once if nobody gave it."""
+        if self._namespace is None:
+            with self._namespace_lock:
+                if self._namespace is None:
+                    what = f'GET the namespace of {self.options.url}'
+                    with self.send('GET', '/n', what=what) as response:
+                        self._namespace = str(json.loads(response.read(_ERROR_BYTES)))
+        return self._namespace
+
+    def bucket_target(self) -> str:
+        """Path of the bucket."""
+        return f'/n/{quote(self.namespace(), safe="")}/b/{quote(self.options.bucket, safe="")}'
+
+    def date(self) -> str:
+        """Now, by the service's clock."""
+        return email.utils.formatdate(time.time() + self._skew_s, usegmt=True)
+
+    def send(self, method: str, target: str, *, what: str, headers: Mapping[str, str] | None = None) -> Response:
+        """Send a request without content; its answer has a status below 300.
+
+        Raises:
+            StoreError: the service refused or failed it; of the kind that the status says.
+        """
+        mending = Mending(self)
+        while True:
+            signed = self._sign(method, target)
+            response = self.transport.request(method, target, {**(headers or {}), **signed}, what=what)
+            if response.status < 300:
+                return response
+            with response:
+                body = b''
+                if method == 'HEAD':
+                    response.skip()
+                else:
+                    body = response.read(_ERROR_BYTES)
+            if response.status != 401 or not mending.try_to_mend(response.headers.get('date')):
+                raise error_of(response.status, *_code(body), response.headers, what, self.credential.source)
+
+    def _sign(self, method: str, target: str) -> dict[str, str]:
+        now, generation = time.monotonic(), self.credential.generation
+        until, signed_by, headers = self._signatures.get((method, target), (0.0, -1, {}))
+        if now >= until or signed_by != generation:
+            headers = self.credential.sign(method, self.transport.host, target, self.date())
+            if len(self._signatures) >= _SIGNATURES:
+                self._signatures.clear()
+            self._signatures[method, target] = now + _SIGNATURE_S, generation, headers
+        return headers
+
+    def mend_clock(self, server_date: str | None) -> bool:
+        """Set our idea of the time by the service's; False if they agree."""
+        if not server_date:
+            return False
+        try:
+            skew_s = email.utils.parsedate_to_datetime(server_date).timestamp() - time.time()
+        except ValueError:
+            return False
+        if abs(skew_s - self._skew_s) < _SKEW_S:
+            return False
+        logger.warning("this machine's clock is %+.0f s off %s; signing with the time there", -skew_s, self.transport.host)
+        self._skew_s = skew_s
+        self._signatures.clear()
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+
+class Mending:
+    """What one request may still try after a 401: each remedy once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen = session.credential.generation
+        self._left = ['clock', 'credential']
+
+    def try_to_mend(self, server_date: str | None) -> bool:
+        """Whether something changed that makes another try worth while.
+
+        Raises:
+            StoreError: the credential could not be renewed.
+        """
+        while self._left:
+            remedy = self._left.pop(0)
+            if remedy == 'clock':
+                if self._session.mend_clock(server_date):
+                    return True
+            elif self._session.credential.refresh(self._seen):
+                return True
+        return False
+
+
+def error_of(
+    status: int, code: str, message: str, headers: Mapping[str, str], what: str, source: str
+) -> StoreError | CorruptError:
+    """The error that an answer of the service means. Header names are in lower case."""
+    text = f'{what}: {status}' + (f' {code}' if code else '') + (f' ({message})' if message else '')
+    if headers.get('opc-request-id'):
+        text += f' [opc-request-id {headers["opc-request-id"]}]'
+    if status == 401:
+        text += f'; the service does not accept the credential of {source}'
+    if status == 416:
+        return CorruptError(f'{text}: the object ends before the range does')
+    error = _kind(status, code, headers)(text)
+    error.status = status
+    error.retry_after_s = parse_retry_after(headers.get('retry-after'))
+    return error
+
+
+def _kind(status: int, code: str, headers: Mapping[str, str]) -> type[StoreError]:
+    if status == 412:
+        return AlreadyExistsError if code == 'IfNoneMatchFailed' else PreconditionError
+    if status == 429 or (status == 503 and ('retry-after' in headers or code in ('TooManyRequests', 'SlowDown'))):
+        return ThrottledError
+    # 409: two writers of one object, or a bucket in transition.
+    if status >= 500 or status in (408, 409):
+        return UnavailableError
+    return {401: CredentialsError, 403: DeniedError, 404: NotFoundError}.get(status, StoreError)
+
+
+def _code(body: bytes) -> tuple[str, str]:
+    """Code and message of an error's body."""
+    try:
+        found: Any = json.loads(body)
+    except ValueError:
+        return '', ''
+    if not isinstance(found, dict):
+        return '', ''
+    return str(found.get('code') or ''), str(found.get('message') or '')
+
+
+def sse_headers(options: OCIOptions) -> dict[str, str]:
+    """What goes with every GET, HEAD, PUT and part where the caller holds the key."""
+    if options.sse_customer_key is None:
+        return {}
+    key = base64.b64decode(options.sse_customer_key)
+    return {
+        'opc-sse-customer-algorithm': 'AES256',
+        'opc-sse-customer-key': options.sse_customer_key,
+        'opc-sse-customer-key-sha256': base64.b64encode(hashlib.sha256(key).digest()).decode(),
+    }

@@ -5,9 +5,9 @@ Nothing here decides what is fetched when, or who else may be fetching it.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -91,7 +91,12 @@ class ShardFetch:
         zip_scratch = self.scratch.with_name(self.scratch.name + '.zip')
         keep = self.policy.keep_zip and compressed and not from_disk
         try:
-            with self.scratch.open('wb') as file, zip_scratch.open('wb') if keep else nullcontext() as zip_file:
+            # Closed at once, not when the traceback of an error is forgotten: it has threads.
+            with (
+                closing(chunks),
+                self.scratch.open('wb') as file,
+                zip_scratch.open('wb') if keep else nullcontext() as zip_file,
+            ):
                 self._unpack(chunks, stored, raw, file, zip_file)
             if keep:
                 _rename(zip_scratch, kept)
@@ -136,7 +141,7 @@ class ShardFetch:
         file.write(data)
         check_raw.finish()
 
-    def _read_object(self, file: FileInfo) -> Iterator[memoryview]:
+    def _read_object(self, file: FileInfo) -> Generator[memoryview, None, None]:
         """The object's bytes in order, read as parallel ranges."""
         step = self.policy.range_bytes
         ranges = [(start, min(step, file.bytes - start)) for start in range(0, file.bytes, step)]
@@ -191,7 +196,7 @@ class _Check:
                 raise CorruptError(f'{self._url}: its {self._name} is {found}, the index says {wanted}')
 
 
-def _read_file(path: Path, policy: FetchPolicy) -> Iterator[memoryview]:
+def _read_file(path: Path, policy: FetchPolicy) -> Generator[memoryview, None, None]:
     with path.open('rb') as file:
         while chunk := file.read(policy.range_bytes):
             yield memoryview(chunk)

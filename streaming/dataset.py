@@ -1,12 +1,12 @@
 """StreamingDataset: the streams, the order and the cache, wired together. What each does is in its own module."""
 
-import copy
 import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streaming.errors import ArgumentError
-from streaming.format.index import ShardTable
 from streaming.indexing import resolve
-from streaming.order.plan import OrderConfig, Plan, StreamSamples
+from streaming.order.plan import OrderConfig, Plan, StreamSamples, Subset
 from streaming.order.state import parse_state
 from streaming.prefetch import Prefetcher, ShardUse
 from streaming.progress import Begun, Progress
 from streaming.shards import DatasetShards
-from streaming.stream import Stream, get_stream_class
+from streaming.stream import Stream, make_streams
 from streaming.units import number_abbrev_to_int
 from streaming.workers import leave_no_sockets
 from streaming.world import World
@@ -70,7 +69,10 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         stream_config: Further arguments for it. Default: None.
         columns: The columns to decode. Default: None, all.
         tail: What becomes of the end of an epoch: ``'pad'`` repeats samples until all ranks have as many, ``'drop'`` leaves out
-            what makes no whole batch of all ranks. Default: pad.
+            what makes no whole batch of all ranks, ``'mask'`` pads and adds ``is_padding`` to each sample, for an exact
+            evaluation. Default: pad.
+        subset: The samples that take part: their ids, a bool for each sample, or a ``.npy`` file of either, which is mapped and
+            not copied. Indexing still gives any sample. Default: None, all.
         world: Where this process is in the job. Default: None, from torch.distributed or the launcher's environment.
 
     Raises:
@@ -109,6 +111,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         stream_config: Mapping[str, Any] | None = None,
         columns: Sequence[str] | None = None,
         tail: str = 'pad',
+        subset: NDArray[Any] | Sequence[int] | str | Path | None = None,
         world: World | None = None,
     ) -> None:
         _refuse_unbuilt(cache_limit=cache_limit)
@@ -120,6 +123,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         self.allow_unsafe_types = allow_unsafe_types
         self._columns = None if columns is None else list(columns)
         self._world = World.detect() if world is None else world
+        self._subset_from = subset
+        self._subset_made: Subset | None = None
         self._config = OrderConfig(
             batch_size=batch_size,
             epoch_size=None if epoch_size is None else number_abbrev_to_int(epoch_size),
@@ -142,7 +147,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             'validate_hash': validate_hash,
             'keep_zip': keep_zip,
         }
-        self.streams = _make_streams(streams, stream_name, {'remote': remote, 'local': local, **(stream_config or {})}, defaults)
+        self.streams = make_streams(streams, stream_name, {'remote': remote, 'local': local, **(stream_config or {})}, defaults)
         self._index_hashes: list[str] | None = None
         self._shards_open: DatasetShards | None = None
         self._progress = Progress()
@@ -201,7 +206,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         """The sample, or the list of samples, at an int, negative int, slice, list or array of ints."""
         return resolve(index, self.num_samples, self._shards.read)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         """Begin the next epoch, or where a loaded state left off, and walk this worker's samples of it.
 
         Raises:
@@ -212,7 +217,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             leave_no_sockets()
         return self._walk(self._plan(self._progress.begin(self._iteration_key())))
 
-    def _walk(self, plan: Plan) -> Iterator[dict[str, Any]]:
+    def _walk(self, plan: Plan) -> Iterator[Any]:
         shards, worker = self._shards, plan.world.worker
         batches = plan.batches_of(worker)
         prefetcher = self._prefetch(plan) if shards.is_remote and batches else None
@@ -221,13 +226,25 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 ids = plan.batch(worker, index)
                 if prefetcher is not None:
                     prefetcher.advance(index)
-                    for shard in first_uses(shards.table, ids):
+                    for shard in shards.first_uses(ids):
                         prefetcher.wait_for(shard)
-                for sample_id in ids.tolist():
-                    yield self[sample_id]
+                if self._config.tail == 'mask':
+                    yield from self._marked(ids, plan.mask(worker, index))
+                else:
+                    for sample_id in ids.tolist():
+                        yield self[sample_id]
         finally:
             if prefetcher is not None:
                 prefetcher.close()
+
+    def _marked(self, ids: NDArray[np.int64], is_real: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
+        for sample_id, real in zip(ids.tolist(), is_real.tolist(), strict=True):
+            sample = self[sample_id]
+            if not isinstance(sample, dict):
+                raise ArgumentError(
+                    f"tail='mask' adds is_padding to samples that are dicts; __getitem__ gave a {type(sample).__name__}"
+                )
+            yield {**sample, 'is_padding': not real}
 
     def _prefetch(self, plan: Plan) -> Prefetcher:
         shards, worker = self._shards, plan.world.worker
@@ -236,7 +253,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             seen: set[int] = set()
             for index in range(plan.batches_of(worker)):
                 ids = plan.batch(worker, index)
-                for shard in first_uses(shards.table, ids):
+                for shard in shards.first_uses(ids):
                     if shard not in seen:
                         seen.add(shard)
                         yield index, shard, int(shards.table.raw_bytes[shard])
@@ -276,6 +293,25 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         """
         epoch, sample, order = parse_state(obj, self._config)
         self._progress.load(epoch, sample, order)
+
+    def change_order(self, *, weights: Sequence[Mapping[str, float]] | None = None, shuffle_seed: int | None = None) -> None:
+        """Change the mix or the seed for the epochs to come; both go into the state. Call it on every rank, between epochs.
+
+        Args:
+            weights: For each stream a mapping with one of ``proportion``, ``repeat`` and ``choose``, or an empty one. Default:
+                None, as before.
+            shuffle_seed: The new seed. Default: None, as before.
+
+        Raises:
+            ArgumentError: they cannot work, or the next iteration goes on in the middle of an epoch.
+        """
+        changes: dict[str, Any] = {}
+        if weights is not None:
+            changes['weights'] = [dict(weight) for weight in weights]
+        if shuffle_seed is not None:
+            changes['shuffle_seed'] = shuffle_seed
+        replace(self._config, **changes).weigh(self._stream_samples())
+        self._progress.change_order(changes)
 
     # ---- what the loader needs to know -------------------------------------------------------------------------------------
 
@@ -335,7 +371,22 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         world = self._world if info is None else self._world.with_worker(info.id, info.num_workers)
         config = replace(self._config, **begun.order)
         sample = 0 if from_start else begun.sample_in_epoch
-        return Plan(config, self._stream_samples(), world, epoch=begun.epoch, sample_in_epoch=sample)
+        return Plan(
+            config,
+            self._stream_samples(),
+            world,
+            epoch=begun.epoch,
+            sample_in_epoch=sample,
+            subset=self._subset,
+            arrays=self._shards.arrays,
+        )
+
+    @property
+    def _subset(self) -> Subset | None:
+        chosen = self._subset_from
+        if chosen is not None and self._subset_made is None:
+            self._subset_made = Subset(np.load(chosen, mmap_mode='r') if isinstance(chosen, (str, Path)) else np.asarray(chosen))
+        return self._subset_made
 
     def _stream_samples(self) -> list[StreamSamples]:
         arrays = self._shards.samples_by_stream
@@ -354,31 +405,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         return self._shards_open
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_shards_open': None}
-
-
-def _make_streams(
-    streams: Sequence[Stream] | None, name: str, arguments: dict[str, Any], defaults: Mapping[str, Any]
-) -> list[Stream]:
-    given = [key for key in ('remote', 'local') if arguments.get(key) is not None]
-    if streams is None:
-        made = [get_stream_class(name)(**arguments)]
-    elif given:
-        raise ArgumentError(f'give either streams or {" and ".join(given)}, not both')
-    elif not streams:
-        raise ArgumentError('streams is empty; a dataset needs at least one')
-    else:
-        # Copies: two datasets may be made from the same streams, with other defaults.
-        made = [copy.copy(stream) for stream in streams]
-    for stream in made:
-        stream.apply_defaults(defaults)
-    return made
-
-
-def first_uses(table: ShardTable, ids: NDArray[np.int64]) -> list[int]:
-    """The shards of some samples, each once, in the order of their first sample."""
-    shards, _ = table.find(ids)
-    return list(dict.fromkeys(shards.tolist()))
+        return {**self.__dict__, '_shards_open': None, '_subset_made': None}
 
 
 def _refuse_unbuilt(**arguments: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from streaming.errors import ArgumentError
 from streaming.record import SharedRecord
 
 __all__ = ['Begun', 'Progress']
@@ -87,6 +88,16 @@ class Progress:
             record.pop('last', None)
             record.update(next_epoch=epoch, resume=sample_in_epoch, order=dict(order))
 
-    def order(self) -> dict[str, Any]:
-        """What a loaded state fixed of the order, by name."""
-        return dict(self._record.read()['order'])
+    def change_order(self, changes: Mapping[str, Any]) -> None:
+        """Let the order of the epochs to come differ. An iteration that has begun stays as it is.
+
+        Raises:
+            ArgumentError: the next iteration goes on in the middle of an epoch.
+        """
+        with self._record.locked() as record:
+            if record['resume']:
+                raise ArgumentError(
+                    f'the order cannot change in mid-epoch: the next iteration goes on at sample {record["resume"]} of epoch '
+                    f'{record["next_epoch"]}'
+                )
+            record['order'] = {**record['order'], **changes}

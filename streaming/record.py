@@ -19,7 +19,8 @@ from typing import Any
 
 __all__ = ['SharedRecord']
 
-_SLOT_BYTES = 32 << 10
+# Only pages that were written take memory.
+_SLOT_BYTES = 4 << 20
 _HEAD = struct.Struct('<Q')
 _LENGTH = struct.Struct('<I')
 _SIZE = _HEAD.size + 2 * _SLOT_BYTES

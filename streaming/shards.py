@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from streaming.cache.arrays import SharedArrays
+from streaming.cache.folder import default_cache_path
 from streaming.cache.ledger import CacheCounters
 from streaming.format.index import ShardInfo, ShardTable
 from streaming.readers import Reader
@@ -46,6 +49,14 @@ class DatasetShards:
         return [stream.index_hash for stream in self._streams]
 
     @property
+    def arrays(self) -> SharedArrays:
+        """Where arrays of the epoch's length lie: in the first cache folder, or this user's cache if all folders are sources."""
+        for stream in self._streams:
+            if stream.cache is not None:
+                return SharedArrays(stream.cache.hidden / 'arrays')
+        return SharedArrays(default_cache_path(self._streams[0].source, self._streams[0].index_hash) / 'arrays')
+
+    @property
     def is_remote(self) -> bool:
         """Whether any shard may have to be fetched."""
         return any(stream.cache is not None for stream in self._streams)
@@ -54,6 +65,11 @@ class DatasetShards:
         """Decode one sample, 0-based over all streams, bringing its shard first if it is not here."""
         shard, within = self.table.locate(sample_id)
         return self._readers.get(shard)[within]
+
+    def first_uses(self, sample_ids: NDArray[np.int64]) -> list[int]:
+        """The shards of some samples, each once, in the order of their first sample."""
+        shards, _ = self.table.find(sample_ids)
+        return list(dict.fromkeys(shards.tolist()))
 
     def ensure(self, shard: int, check_cancelled: Callable[[], None] = lambda: None) -> None:
         """Return once the shard is here, fetching it or waiting for whoever does."""

@@ -1,8 +1,9 @@
 """One source of a dataset: where its shards are, how they are brought here, and its weight in a mix."""
 
+import copy
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from streaming.readers import Reader, open_shard
 from streaming.store import open_store
 from streaming.store.protocol import Store
 
-__all__ = ['OpenStream', 'Stream', 'get_stream_class', 'register_stream']
+__all__ = ['OpenStream', 'Stream', 'get_stream_class', 'make_streams', 'register_stream']
 
 _classes: dict[str, 'type[Stream] | str'] = {'stream': 'streaming.stream:Stream'}
 
@@ -183,6 +184,35 @@ class Stream:
                 raise ArgumentError(
                     f'validate_hash is {self.validate_hash!r}, but {source} records {", ".join(recorded) or "no hashes"}'
                 )
+
+
+def make_streams(
+    streams: Sequence[Stream] | None, name: str, arguments: dict[str, Any], defaults: Mapping[str, Any]
+) -> list[Stream]:
+    """The streams of a dataset, each a copy that has the dataset's defaults.
+
+    Args:
+        streams: Those that were given; None: one is made.
+        name: Which registered class to make it from.
+        arguments: Of that class.
+        defaults: What a stream takes over where it says nothing itself.
+
+    Raises:
+        ArgumentError: both streams and a place of one were given, or neither.
+    """
+    given = [key for key in ('remote', 'local') if arguments.get(key) is not None]
+    if streams is None:
+        made = [get_stream_class(name)(**arguments)]
+    elif given:
+        raise ArgumentError(f'give either streams or {" and ".join(given)}, not both')
+    elif not streams:
+        raise ArgumentError('streams is empty; a dataset needs at least one')
+    else:
+        # Copies: two datasets may be made from the same streams, with other defaults.
+        made = [copy.copy(stream) for stream in streams]
+    for stream in made:
+        stream.apply_defaults(defaults)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

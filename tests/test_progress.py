@@ -1,5 +1,8 @@
 """Which epoch an iteration is."""
 
+import pytest
+
+from streaming.errors import ArgumentError
 from streaming.progress import Begun, Progress
 
 
@@ -28,6 +31,17 @@ def test_a_loaded_state_is_taken_once() -> None:
     assert progress.begin('a') == Begun(5, 100, {'num_canonical_nodes': 2})
     assert progress.begin('a') == Begun(5, 100, {'num_canonical_nodes': 2})
     assert progress.begin('b') == Begun(6, 0, {'num_canonical_nodes': 2}), 'the order stays that of the run'
+
+
+def test_a_changed_order_is_that_of_the_epochs_to_come() -> None:
+    progress = Progress()
+    first = progress.begin('a')
+    progress.change_order({'shuffle_seed': 7})
+    assert progress.begin('a') == first == Begun(0, 0)
+    assert progress.begin('b') == Begun(1, 0, {'shuffle_seed': 7})
+    progress.load(3, 50, {})
+    with pytest.raises(ArgumentError, match='sample 50 of epoch 3'):
+        progress.change_order({'shuffle_seed': 8})
 
 
 def test_only_the_latest_iterations_are_remembered() -> None:

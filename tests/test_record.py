@@ -50,7 +50,7 @@ def test_a_change_that_raises_is_not_made() -> None:
 def test_too_large_a_record_is_refused_and_changes_nothing() -> None:
     record = SharedRecord({'n': 1})
     with pytest.raises(ValueError, match='at most'), record.locked() as values:
-        values['n'] = 'x' * (40 << 10)
+        values['n'] = 'x' * (5 << 20)
     assert record.read() == {'n': 1}
 
 

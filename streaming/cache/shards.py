@@ -39,6 +39,11 @@ class ShardCache:
     def path(self) -> Path:
         return self._folder.path
 
+    @property
+    def hidden(self) -> Path:
+        """The folder's hidden part."""
+        return self._folder.hidden
+
     def has(self, shard: ShardInfo) -> bool:
         """Whether every file of the shard is here. A file under its final name is good; its size is held against the index only
         to notice what other programs may have left."""

@@ -94,6 +94,14 @@ class HTTPStore(Store):
         Raises:
             ArgumentError: a URL or an option that cannot work.
         """
+        from streaming.store.oci.par import PAR, is_par_url
+
+        if is_par_url(url):
+            from streaming.store.oci import OCIStore
+
+            par = PAR.parse(url)
+            place = f'oci://{quote(par.bucket)}@{quote(par.namespace)}/{quote(par.prefix)}'
+            return OCIStore.open(place, {**options, 'par_url': url})
         return cls(HTTPOptions.parse(url, options))
 
     def __getstate__(self) -> HTTPOptions:

@@ -416,7 +416,8 @@ def parse_retry_after(value: str | None) -> float | None:
 def _reason(error: BaseException) -> str:
     """The innermost cause, in one line."""
     text = str(error)
-    inner = getattr(error, 'reason', None) or (error.args[0] if error.args else None) or error.__cause__
+    held = [argument for argument in error.args if isinstance(argument, BaseException)]
+    inner = getattr(error, 'reason', None) or (held[-1] if held else error.__cause__)
     if isinstance(inner, BaseException):
         text = _reason(inner)
     # urllib3 puts the objects' addresses first.

@@ -349,7 +349,7 @@ def test_the_endpoint_follows_the_region() -> None:
 
 
 def test_encryption_headers(oci: OCIServer, oci_url: str) -> None:
-    from streaming.store.oci.session import sse_headers
+    from streaming.store.oci.headers import sse_headers
 
     key = base64.b64encode(b'0123456789abcdef' * 2).decode()
     store = open_store(oci_url, {'sse_customer_key': key, **PARTS})

@@ -5,19 +5,19 @@ broken bodies), parts filled and checked here (its upload manager commits short 
 """
 
 import base64
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import NotFoundError, UnavailableError
-from streaming.store.oci.session import Mending, Session, error_of, sse_headers
+from streaming.errors import NotFoundError
+from streaming.store.oci.headers import base64_md5, compare_md5, multipart_md5, sse_headers
+from streaming.store.oci.session import Mending, Session, error_of
 from streaming.store.parts import Part
 from streaming.store.transport import network_error
 
-__all__ = ['SDKWriter', 'base64_md5', 'multipart_md5']
+__all__ = ['SDKWriter']
 
 
 class SDKWriter:
@@ -41,7 +41,7 @@ class SDKWriter:
                 *bucket, name, data, content_md5=md5, **_condition(overwrite), **self._encryption()
             ),
         )
-        _compare(headers.get('opc-content-md5'), md5, what)
+        compare_md5(headers.get('opc-content-md5'), md5, what)
         etag: str | None = headers.get('etag')
         return etag
 
@@ -66,7 +66,7 @@ class SDKWriter:
                 *bucket, name, upload, number, data, content_md5=md5, **self._encryption(kms=False)
             ),
         )
-        _compare(headers.get('opc-content-md5'), md5, what)
+        compare_md5(headers.get('opc-content-md5'), md5, what)
         return Part(number, headers['etag'], base64.b64decode(md5))
 
     def commit(self, name: str, upload: str, parts: Sequence[Part], overwrite: bool, url: str) -> str | None:
@@ -81,7 +81,7 @@ class SDKWriter:
             what,
             lambda client, bucket: client.commit_multipart_upload(*bucket, name, upload, details, **_condition(overwrite)),
         )
-        _compare(headers.get('opc-multipart-md5'), multipart_md5(parts), what)
+        compare_md5(headers.get('opc-multipart-md5'), multipart_md5(parts), what)
         etag: str | None = headers.get('etag')
         return etag
 
@@ -189,18 +189,3 @@ def _signer_of(session: Session) -> Any:
             return session.credential.sign_prepared(request, content=enforce_content_headers)
 
     return Signer()
-
-
-def base64_md5(data: bytes) -> str:
-    """As in a Content-MD5 header."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
-def multipart_md5(parts: Sequence[Part]) -> str:
-    """What the service says of an object that these parts make: the hash of their hashes, and their number."""
-    return f'{base64_md5(b"".join(part.md5 for part in parts))}-{len(parts)}'
-
-
-def _compare(found: str | None, wanted: str, what: str) -> None:
-    if found is not None and found != wanted:
-        raise UnavailableError(f'{what}: the service stored bytes with the MD5 {found}, {wanted} were sent')

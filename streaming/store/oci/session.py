@@ -4,9 +4,7 @@ Sends signed requests that have no signed content (GET, HEAD), mends what can be
 off), and turns the service's answers into the errors of a store.
 """
 
-import base64
 import email.utils
-import hashlib
 import json
 import logging
 import threading
@@ -26,12 +24,13 @@ from streaming.errors import (
     ThrottledError,
     UnavailableError,
 )
-from streaming.store.oci.credentials import Credential
+from streaming.store.oci.credentials import Credential, NoCredential
 from streaming.store.oci.login import endpoint_of, find_credential, find_region
 from streaming.store.oci.options import OCIOptions
+from streaming.store.oci.par import par_of
 from streaming.store.transport import Response, Transport, parse_retry_after
 
-__all__ = ['Mending', 'Session', 'error_of', 'sse_headers']
+__all__ = ['Mending', 'Session', 'error_of']
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +56,22 @@ class Session:
     def __init__(self, options: OCIOptions, endpoint: str | None = None, namespace: str | None = None) -> None:
         self.options = options
         self.credential: Credential = find_credential(options)
-        endpoint = options.endpoint or endpoint or endpoint_of(find_region(options, self.credential))
+        self._par = par_of(options) if isinstance(self.credential, NoCredential) else None
+        if self._par is not None:
+            endpoint = self._par.endpoint
+        else:
+            endpoint = options.endpoint or endpoint or endpoint_of(find_region(options, self.credential))
         self.transport = Transport(endpoint, options.transport)
         self._namespace = options.namespace or namespace
         self._namespace_lock = threading.Lock()
         self._skew_s = 0.0
         # (method, target) -> (until when, generation of the credential, headers)
         self._signatures: dict[tuple[str, str], tuple[float, int, dict[str, str]]] = {}
+
+    @property
+    def is_par(self) -> bool:
+        """Whether a pre-authenticated request is the way in: plain HTTP, without a signature."""
+        return self._par is not None
 
     @property
     def known_namespace(self) -> str | None:
@@ -81,14 +89,18 @@ class Session:
 
     def bucket_target(self) -> str:
         """Path of the bucket."""
+        if self._par is not None:
+            return self._par.target
         return f'/n/{quote(self.namespace(), safe="")}/b/{quote(self.options.bucket, safe="")}'
 
     def date(self) -> str:
         """Now, by the service's clock."""
         return email.utils.formatdate(time.time() + self._skew_s, usegmt=True)
 
-    def send(self, method: str, target: str, *, what: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Send a request without content; its answer has a status below 300.
+    def send(
+        self, method: str, target: str, *, what: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
+        """Send a request without signed content; its answer has a status below 300.
 
         Raises:
             StoreError: the service refused or failed it; of the kind that the status says.
@@ -96,17 +108,17 @@ class Session:
         mending = Mending(self)
         while True:
             signed = self._sign(method, target)
-            response = self.transport.request(method, target, {**(headers or {}), **signed}, what=what)
+            response = self.transport.request(method, target, {**(headers or {}), **signed}, what=what, body=body)
             if response.status < 300:
                 return response
             with response:
-                body = b''
+                answer = b''
                 if method == 'HEAD':
                     response.skip()
                 else:
-                    body = response.read(_ERROR_BYTES)
+                    answer = response.read(_ERROR_BYTES)
             if response.status != 401 or not mending.try_to_mend(response.headers.get('date')):
-                raise error_of(response.status, *_code(body), response.headers, what, self.credential.source)
+                raise error_of(response.status, *_code(answer), response.headers, what, self.credential.source)
 
     def _sign(self, method: str, target: str) -> dict[str, str]:
         now, generation = time.monotonic(), self.credential.generation
@@ -199,15 +211,3 @@ def _code(body: bytes) -> tuple[str, str]:
     if not isinstance(found, dict):
         return '', ''
     return str(found.get('code') or ''), str(found.get('message') or '')
-
-
-def sse_headers(options: OCIOptions) -> dict[str, str]:
-    """What goes with every GET, HEAD, PUT and part where the caller holds the key."""
-    if options.sse_customer_key is None:
-        return {}
-    key = base64.b64decode(options.sse_customer_key)
-    return {
-        'opc-sse-customer-algorithm': 'AES256',
-        'opc-sse-customer-key': options.sse_customer_key,
-        'opc-sse-customer-key-sha256': base64.b64encode(hashlib.sha256(key).digest()).decode(),
-    }

@@ -11,9 +11,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from streaming.errors import CorruptError, NotFoundError, StoreError, UnavailableError
+from streaming.store.oci.headers import base64_md5, multipart_md5, sse_headers
 from streaming.store.oci.options import OCIOptions
-from streaming.store.oci.sdk import SDKWriter, base64_md5, multipart_md5
-from streaming.store.oci.session import Session, sse_headers
+from streaming.store.oci.par import PARWriter
+from streaming.store.oci.sdk import SDKWriter
+from streaming.store.oci.session import Session
 from streaming.store.parts import Part, PartsStore
 from streaming.store.protocol import ObjectInfo, check_key, check_prefix, check_range
 from streaming.store.ranges import range_header, read_range
@@ -47,7 +49,7 @@ class OCIStore(PartsStore):
         # What a session found and another process need not find again; no secrets.
         self._endpoint: str | None = None
         self._namespace: str | None = None
-        self._by_process: dict[int, tuple[Session, SDKWriter]] = {}
+        self._by_process: dict[int, tuple[Session, SDKWriter | PARWriter]] = {}
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, object]) -> 'OCIStore':
@@ -66,12 +68,12 @@ class OCIStore(PartsStore):
         self.__init__(state[0])  # type: ignore[misc]
         self._endpoint, self._namespace = state[1:]
 
-    def _planes(self) -> tuple[Session, SDKWriter]:
+    def _planes(self) -> tuple[Session, SDKWriter | PARWriter]:
         pid = os.getpid()
         found = self._by_process.get(pid)
         if found is None:
             session = Session(self.options, self._endpoint, self._namespace)
-            found = self._by_process.setdefault(pid, (session, SDKWriter(session)))
+            found = self._by_process.setdefault(pid, (session, PARWriter(session) if session.is_par else SDKWriter(session)))
         return found
 
     def _note_findings(self) -> None:

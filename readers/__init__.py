@@ -47,4 +47,6 @@ def open_shard(
         from streaming.readers.mds import MDSReader
 
         return MDSReader(folder, shard, columns=columns, allow_unsafe_types=allow_unsafe_types)
-    raise NotImplementedError(f'reading shards of format {shard.format!r} does not work yet')
+    from streaming.readers.text import TextReader
+
+    return TextReader(folder, shard, columns=columns)

@@ -8,9 +8,11 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.errors import ArgumentError, ColumnTypeError, FormatError
 
@@ -25,12 +27,16 @@ class Encoding(ABC):
     Attributes:
         name: Its name in an index.
         size: Bytes of every value; None where they vary.
+        code: What the struct module calls its values, where they are plain numbers; None elsewhere.
         is_safe: Whether reading cannot run code.
+        needs: What the index says a reader must know to read it; None for what mosaicml-streaming reads too.
     """
 
     name: str
     size: int | None = None
+    code: str | None = None
     is_safe: bool = True
+    needs: str | None = None
 
     @abstractmethod
     def encode(self, value: Any) -> bytes:
@@ -82,6 +88,7 @@ class _Scalar(Encoding):
 
     def __init__(self, name: str, code: str, to_python: Callable[[Any], Any], kind: Callable[[Any], Any], expected: str) -> None:
         self.name = name
+        self.code = code
         self._struct = struct.Struct('<' + code)
         self.size = self._struct.size
         self._convert = to_python
@@ -104,6 +111,53 @@ def _to_float(value: Any) -> float:
     if isinstance(value, (str, bytes)):
         raise TypeError
     return float(value)
+
+
+class _Bool(Encoding):
+    """One byte. mosaicml-streaming has no such encoding."""
+
+    name = 'bool'
+    size = 1
+    needs = 'bool'
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, (bool, np.bool_)):
+            raise self.refuse(value, 'a bool')
+        return b'\1' if value else b'\0'
+
+    def decode(self, data: Bytes) -> bool:
+        if data[0] > 1:
+            raise ValueError(f'{data[0]} is neither 0 nor 1')
+        return bool(data[0])
+
+
+class _BFloat16(Encoding):
+    """The upper half of a float32, rounded to even; decodes to float32. mosaicml-streaming has no such encoding."""
+
+    name = 'bfloat16'
+    size = 2
+    needs = 'bfloat16'
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return to_bfloat16(np.array(_to_float(value), '<f4')).tobytes()
+        except (TypeError, ValueError):
+            raise self.refuse(value, 'a float') from None
+
+    def decode(self, data: Bytes) -> Any:
+        return from_bfloat16(np.frombuffer(data, '<u2'))[0]
+
+
+def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of float32 values, rounded to nearest, ties to even; what is no number stays none."""
+    bits = values.view('<u4')
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype('<u2')
+
+
+def from_bfloat16(values: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """float32 values of their upper halves."""
+    return (values.astype('<u4') << 16).view('<f4').astype(np.float32, copy=False)
 
 
 class _Text(Encoding):
@@ -141,6 +195,9 @@ _DTYPE_CODES = {
     'float64': 66,
 }
 _DTYPES = {code: np.dtype(name).newbyteorder('<') for name, code in _DTYPE_CODES.items()}
+# Those whose bytes in memory are those in a file.
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_BYTE = [bytes([value]) for value in range(256)]
 _DIMENSIONS = tuple(np.dtype(name) for name in ('<u1', '<u2', '<u4', '<u8'))
 
 
@@ -159,26 +216,29 @@ class _Array(Encoding):
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, np.ndarray):
             raise self.refuse(value, 'a numpy.ndarray')
-        head = b''
+        dtype, head = value.dtype, b''
         if self._dtype is None:
-            code = _DTYPE_CODES.get(value.dtype.name)
+            code = _CODES.get(dtype) or _DTYPE_CODES.get(dtype.name)
             if code is None:
-                raise self.refuse(value, f'arrays of {", ".join(_DTYPE_CODES)}; this one is of {value.dtype}, and')
-            head = bytes([code])
-        elif value.dtype.name != self._dtype.name:
-            raise self.refuse(value, f'arrays of {self._dtype.name}; this one is of {value.dtype}, and')
+                raise self.refuse(value, f'arrays of {", ".join(_DTYPE_CODES)}; this one is of {dtype}, and')
+            head = _BYTE[code]
+        elif dtype != self._dtype and dtype.name != self._dtype.name:
+            raise self.refuse(value, f'arrays of {self._dtype.name}; this one is of {dtype}, and')
         if self._shape is None:
             head += self._pack_shape(value)
         elif value.shape != self._shape:
             raise self.refuse(value, f'arrays of shape {self._shape}; this one has {value.shape}, and')
-        return head + np.ascontiguousarray(value, value.dtype.newbyteorder('<')).tobytes()
+        # In C order whatever the array's own.
+        data = value.tobytes() if dtype in _CODES else value.astype(dtype.newbyteorder('<')).tobytes()
+        return head + data if head else data
 
     def _pack_shape(self, value: np.ndarray[Any, Any]) -> bytes:
-        if value.ndim > 63:
-            raise self.refuse(value, f'arrays of at most 63 dimensions; this one has {value.ndim}, and')
-        largest = max(value.shape, default=0)
-        kind = next(k for k, most in enumerate((1 << 8, 1 << 16, 1 << 32, 1 << 64)) if largest < most)
-        return bytes([value.ndim << 2 | kind]) + np.array(value.shape, _DIMENSIONS[kind]).tobytes()
+        ndim, shape = value.ndim, value.shape
+        if ndim > 63:
+            raise self.refuse(value, f'arrays of at most 63 dimensions; this one has {ndim}, and')
+        largest = max(shape, default=0)
+        kind = 0 if largest < 1 << 8 else 1 if largest < 1 << 16 else 2 if largest < 1 << 32 else 3
+        return b''.join([_BYTE[ndim << 2 | kind], *(size.to_bytes(1 << kind, 'little') for size in shape)])
 
     def decode(self, data: Bytes) -> np.ndarray[Any, Any]:
         at = 0
@@ -262,6 +322,8 @@ _registry: dict[str, Encoding] = {
         _Array(),
         _Json(),
         _Pickle(),
+        _Bool(),
+        _BFloat16(),
     )
 }
 
@@ -271,9 +333,35 @@ def register_encoding(encoding: Encoding) -> None:
     _registry[encoding.name] = encoding
 
 
+# Encodings that have a module of their own, imported when a column asks for them.
+_IMAGES = ('pil', 'png', 'jpeg', 'jpeg_array', 'jpegarray')
+_ENTRY_POINTS = 'streaming.encodings'
+
+
+def _load(name: str) -> Encoding | None:
+    """An encoding that is not here yet: of images, of lists, or of another package."""
+    if name in _IMAGES:
+        from streaming.format import images
+
+        plain: dict[str, type[Encoding]] = {'pil': images.Pil, 'png': images.Png, 'jpeg': images.Jpeg}
+        return plain[name]() if name in plain else images.JpegArray(name)
+    if name.startswith('list[') and name.endswith(']'):
+        from streaming.format.lists import ListOf
+
+        return ListOf(get_encoding(name[len('list[') : -1]))
+    for point in entry_points(group=_ENTRY_POINTS, name=name):
+        made: Encoding = point.load()()
+        return made
+    return None
+
+
 def get_mds_encodings() -> set[str]:
-    """The names of all encodings. ``ndarray`` may be followed by a dtype, and that by a shape: ``ndarray:float32:2,3``."""
-    return set(_registry)
+    """The names of all encodings.
+
+    ``ndarray`` may be followed by a dtype, and that by a shape: ``ndarray:float32:2,3``. Any may stand in ``list[...]``.
+    """
+    plain = {name for name in _registry if ':' not in name and '[' not in name}
+    return plain | set(_IMAGES) | {'list[pil]', 'list[png]', 'list[jpeg]'} | entry_points(group=_ENTRY_POINTS).names
 
 
 def get_encoding(name: str) -> Encoding:
@@ -282,9 +370,9 @@ def get_encoding(name: str) -> Encoding:
     Raises:
         ArgumentError: there is none.
     """
-    found = _registry.get(name)
+    found = _registry.get(name) or _load(name)
     if found is not None:
-        return found
+        return _registry.setdefault(name, found)
     if name.startswith('ndarray:'):
         _, dtype, *shape = name.split(':')
         if dtype in _DTYPE_CODES and len(shape) <= 1:

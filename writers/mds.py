@@ -1,13 +1,15 @@
 """MDSWriter: samples of named, typed columns -> MDS shards."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streaming.errors import ArgumentError
-from streaming.format.index import ShardInfo
-from streaming.format.mds import MOST_BYTES, MDSSchema, head_bytes, pack_shard, shard_config
-from streaming.writers.base import Writer
-from streaming.writers.publish import Packer, pack_file
+from streaming.format.infer import infer_columns
+from streaming.format.mds import MDSSchema, head_bytes, shard_config, shard_head
+from streaming.writers.base import Sizes, Writer, WriterOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 __all__ = ['MDSWriter']
 
@@ -16,52 +18,72 @@ class MDSWriter(Writer):
     """Writes an MDS dataset.
 
     Args:
-        columns: The encoding of each column, such as ``{'tokens': 'ndarray:uint16', 'text': 'str'}``.
+        columns: The encoding of each column, such as ``{'tokens': 'ndarray:uint16', 'text': 'str'}``. Default: None; those of the
+            dataset that is appended to, else what the first sample's values suggest.
         **options: Of every `Writer`: ``out``, ``keep_local``, ``compression``, ``hashes``, ``size_limit``, ``progress_bar``,
             ``max_workers``, ``retry``, ``exist_ok``.
 
+    Attributes:
+        columns: The encoding of each column; empty until the first sample where they are taken from it.
+
     Raises:
-        ArgumentError: values that cannot work.
-        AlreadyExistsError: there is a dataset and ``exist_ok`` is False.
+        ArgumentError: values that cannot work, or other columns than those of the dataset that is appended to.
+        AlreadyExistsError: there is a dataset, or a part of one, and ``exist_ok`` is False.
     """
 
     format = 'mds'
 
-    def __init__(self, *, columns: Mapping[str, str], **options: Any) -> None:
+    def __init__(self, *, columns: Mapping[str, str] | None = None, **options: 'Unpack[WriterOptions]') -> None:
         # Before anything that is there is removed.
-        self._schema = MDSSchema.from_columns(columns)
+        schema = None if columns is None else MDSSchema.from_columns(columns)
         super().__init__(**options)
-        self.columns = dict(columns)
-        self._encode_sample = self._schema.encoder()
-        self._config = shard_config(self._schema, self.compression, self.hashes, self.size_limit)
-        self._account(head_bytes(0, self._config), 4)
+        self.columns: dict[str, str] = {}
+        self._config = b''
+        schema = self._like_existing(schema)
+        if schema is None:
+            self._begin(self._encode_first)
+        else:
+            self._use(schema)
 
-    def _encode(self, sample: Mapping[str, Any]) -> bytes:
-        return self._encode_sample(sample)
+    @classmethod
+    def for_sample(cls, sample: Mapping[str, Any], **options: 'Unpack[WriterOptions]') -> 'Self':
+        """A writer whose columns are those of a sample, which is not written.
 
-    def _check_size(self, size: int) -> None:
-        if size > MOST_BYTES:
+        Raises:
+            ColumnTypeError: no encoding suggests itself for a value.
+        """
+        return cls(columns=infer_columns(sample), **options)
+
+    def _use(self, schema: MDSSchema) -> None:
+        self._schema = schema
+        self.columns = dict(zip(schema.names, schema.encodings, strict=True))
+        self._config = shard_config(schema, self.compression, self.hashes, self.size_limit)
+        self._begin(schema.encoder(), head_bytes=head_bytes(0, self._config), bytes_a_sample=4)
+
+    def _encode_first(self, sample: Mapping[str, Any]) -> bytes:
+        schema = MDSSchema.from_columns(infer_columns(sample))
+        data = schema.encoder()(sample)
+        self._use(schema)
+        return data
+
+    def _like_existing(self, schema: MDSSchema | None) -> MDSSchema | None:
+        """The columns of the dataset that is appended to, or those given where a new one is written."""
+        last = self.existing
+        if last is None:
+            return schema
+        if last.format != 'mds':
+            raise ArgumentError(f'{self._destination.url} is a dataset of format {last.format!r}, MDS shards cannot be appended')
+        found = MDSSchema.of_shard(last, self._destination.url)
+        if schema is not None and schema != found:
             raise ArgumentError(
-                f'a shard would have {size} bytes: MDS shards are under 4 GiB; split the sample or lower size_limit'
+                f'the columns of {self._destination.url} are {dict(zip(found.names, found.encodings, strict=True))}, '
+                f'not {dict(zip(schema.names, schema.encodings, strict=True))}'
             )
+        return found
 
-    def _packer(self, number: int, samples: list[bytes]) -> Packer:
-        name = f'shard.{number:05}.mds'
+    def _head(self, sizes: Sizes) -> bytes:
+        return shard_head(sizes, self._config)
 
-        def pack() -> tuple[ShardInfo, list[tuple[str, bytes]]]:
-            raw, packed, stored_name, data = pack_file(name, pack_shard(samples, self._config), self.compression, self.hashes)
-            shard = ShardInfo(
-                format='mds',
-                samples=len(samples),
-                raw_data=raw,
-                zip_data=packed,
-                compression=self.compression,
-                hashes=self.hashes,
-                size_limit=self.size_limit,
-                column_names=self._schema.names,
-                column_encodings=self._schema.encodings,
-                column_sizes=self._schema.sizes,
-            )
-            return shard, [(stored_name, data)]
-
-        return pack
+    def _describe(self) -> dict[str, Any]:
+        schema = self._schema
+        return {'column_names': schema.names, 'column_encodings': schema.encodings, 'column_sizes': schema.sizes}

@@ -1,177 +1,184 @@
 """Bringing finished shards to their store: packed, hashed, compressed and put by a bounded pool, the index last."""
 
+import logging
 import os
-import re
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
-from streaming.errors import AlreadyExistsError, ArgumentError, NotFoundError, StoreError
-from streaming.format.compression import get_codec
+from streaming.errors import ArgumentError, StreamingError
+from streaming.format.compression import Codec
 from streaming.format.hashing import hash_bytes
 from streaming.format.index import FileInfo, ShardInfo, dump_index
-from streaming.store import RetryPolicy, open_store
-from streaming.store.protocol import Store
+from streaming.writers.destination import Destination
 
-__all__ = ['Destination', 'Publisher', 'pack_file']
+__all__ = ['FilePacker', 'PackedFile', 'Publisher', 'Put']
 
-_INDEX = 'index.json'
-_SHARD = re.compile(r'shard\.\d{5,}\.[a-z]+(\.[a-z0-9.]+)?')
+logger = logging.getLogger(__name__)
 
-# A shard on its way: gives the entry for the index and the files to put.
-Packer = Callable[[], tuple[ShardInfo, list[tuple[str, bytes]]]]
-
-
-def pack_file(
-    name: str, data: bytes, compression: str | None, hashes: Sequence[str]
-) -> tuple[FileInfo, FileInfo | None, str, bytes]:
-    """Hash a file and compress it.
-
-    Returns:
-        What the index says of the raw file and of the compressed one, then the name and the bytes that are to be stored.
-    """
-    raw = FileInfo(name, len(data), {algo: hash_bytes(algo, data) for algo in hashes})
-    if compression is None:
-        return raw, None, name, data
-    codec = get_codec(compression)
-    packed = codec.compress(data)
-    zip_name = f'{name}.{codec.extension}'
-    return raw, FileInfo(zip_name, len(packed), {algo: hash_bytes(algo, packed) for algo in hashes}), zip_name, packed
+# While one thread waits for a store another can compress; each holds a shard in memory.
+_MOST_WORKERS = 8
+_REPORT_S = 60.0
 
 
-class Destination:
-    """Where a dataset is written: one store, or a remote one and a local copy.
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """A file of a shard, ready to be put.
 
     Args:
-        out: A path, a URL, or ``(local, remote)``.
-        keep_local: Whether to keep the local copy, where ``out`` has both. Default: False.
-        retry: How often a failed upload is tried again at the least. Default: 2.
-
-    Raises:
-        ArgumentError: values that cannot work.
+        raw: What the index says of it uncompressed.
+        packed: What the index says of it compressed; None where it is not.
+        data: The bytes to put; without compression those that were given.
     """
 
-    def __init__(self, out: str | Path | tuple[str, str], keep_local: bool, retry: int) -> None:
-        if isinstance(out, (str, Path)):
-            local, remote = (None, str(out))
-        elif isinstance(out, (tuple, list)) and len(out) == 2 and all(isinstance(part, (str, Path)) for part in out):
-            local, remote = str(out[0]), str(out[1])
-        else:
-            raise ArgumentError(f'out must be a path, a URL or (local, remote), got {out!r}')
-        if retry < 0:
-            raise ArgumentError(f'retry must not be negative, got {retry}')
-        self.local, self.remote = local, remote
-        policy = RetryPolicy(tries=max(RetryPolicy().tries, retry + 1))
-        # Without keep_local nothing is put in the local folder at all: shards go to the remote from memory.
-        places = [remote, *([local] if local is not None and keep_local else [])]
-        self.stores: list[Store] = [open_store(place, retry=policy) for place in places]
+    raw: FileInfo
+    packed: FileInfo | None
+    data: bytes | memoryview
 
-    def prepare(self, exist_ok: bool) -> None:
-        """See that nothing is overwritten by accident.
+    @property
+    def key(self) -> str:
+        """Under which it is put."""
+        return (self.packed or self.raw).basename
 
-        Args:
-            exist_ok: Remove what is left of another dataset, its index first, so that nobody reads a mixture.
 
-        Raises:
-            AlreadyExistsError: there is a dataset, or a part of one, and ``exist_ok`` is False.
-        """
-        for store in self.stores:
-            leftovers = [info.key for info in store.list('shard.') if _SHARD.fullmatch(info.key)]
-            has_index = self._has_index(store)
-            if not exist_ok and (leftovers or has_index):
-                found = _INDEX if has_index else f'{leftovers[0]} (of a writer that did not finish)'
-                raise AlreadyExistsError(f'{store.url} holds a dataset already: {found}; pass exist_ok=True to overwrite it')
-            if has_index:
-                store.delete(_INDEX)
-            for key in leftovers:
-                store.delete(key)
+@dataclass(frozen=True, slots=True)
+class FilePacker:
+    """Hashes and compresses files.
 
-    @staticmethod
-    def _has_index(store: Store) -> bool:
-        try:
-            store.head(_INDEX)
-        except NotFoundError:
-            return False
-        return True
+    Args:
+        codec: None does not compress.
+        hashes: Names of the hashes to record of each file, raw and compressed.
+    """
 
-    def put(self, key: str, data: bytes) -> None:
-        """Put a file in every store, and see that all of it arrived."""
-        for store in self.stores:
-            info = store.put(key, data)
-            if info.size != len(data):
-                raise StoreError(f'{store.url_of(key)}: {len(data)} bytes were put, the store has {info.size}')
+    codec: Codec | None
+    hashes: Sequence[str]
 
-    def close(self) -> None:
-        """Give back connections."""
-        for store in self.stores:
-            store.close()
+    def pack(self, name: str, data: bytes | memoryview) -> PackedFile:
+        """Hash and compress a file; the name is of the raw one."""
+        raw = self._describe(name, data)
+        if self.codec is None:
+            return PackedFile(raw, None, data)
+        packed = self.codec.compress(data)
+        return PackedFile(raw, self._describe(f'{name}.{self.codec.extension}', packed), packed)
+
+    def _describe(self, name: str, data: bytes | memoryview) -> FileInfo:
+        return FileInfo(name, len(data), {algo: hash_bytes(algo, data) for algo in self.hashes})
+
+
+Put = Callable[[str, bytes | memoryview], None]
+# A shard on its way: puts its files, and gives its entry for the index. It is called once, in a thread of the pool.
+Shard = Callable[[Put], ShardInfo]
 
 
 class Publisher:
-    """Publishes shards in the background, as many at a time as there are workers.
+    """Publishes shards in the background. One thread calls it.
 
     Args:
         destination: Where to.
-        max_workers: Threads. Default: None, the number of CPUs, at most 8.
-        on_published: Called in the writer's thread for each shard that was stored.
+        max_workers: Threads. Default: None, two more than CPUs, at most 8.
+        on_stored: Called in the caller's thread with each shard that was stored.
+        on_failure: Called in a thread of the pool when a shard could not be.
+
+    Attributes:
+        error: What there will be no dataset for; None while all is well.
+
+    Raises:
+        ArgumentError: no workers.
     """
 
-    def __init__(self, destination: Destination, max_workers: int | None, on_published: Callable[[ShardInfo], None]) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        max_workers: int | None,
+        *,
+        on_stored: Callable[[ShardInfo], None],
+        on_failure: Callable[[], None],
+    ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ArgumentError(f'max_workers must be at least 1, got {max_workers}')
+        self.error: StreamingError | None = None
         self._destination = destination
-        self._workers = max_workers or min(8, os.cpu_count() or 1)
+        self._workers = max_workers or min(_MOST_WORKERS, (os.cpu_count() or 1) + 2)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix='streaming-publish')
-        self._on_published = on_published
-        self._pending: deque[Future[ShardInfo]] = deque()
-        self._done: list[ShardInfo] = []
+        self._on_stored = on_stored
+        self._on_failure = on_failure
+        self._pending: dict[Future[ShardInfo], int] = {}
+        self._done: dict[int, ShardInfo] = {}
 
-    def submit(self, pack: Packer) -> None:
-        """Publish a shard after those before it. Waits while as many shards are on their way as there are workers, and one.
+    def submit(self, number: int, shard: Shard) -> None:
+        """Publish a shard. Waits until no more shards are on their way than there are workers.
+
+        Args:
+            number: Its place in the dataset.
+            shard: Puts its files.
 
         Raises:
-            StreamingError: an earlier shard could not be published.
+            StreamingError: a shard could not be published.
         """
-        self.raise_failures()
-        self._pending.append(self._pool.submit(self._publish, pack))
-        while len(self._pending) > self._workers:
-            self._take(self._pending.popleft())
+        self._wait(self._workers)
+        future = self._pool.submit(shard, self._destination.put)
+        self._pending[future] = number
+        future.add_done_callback(self._note_failure)
 
-    def raise_failures(self) -> None:
-        """Raise what an earlier shard failed with; take in those that are stored."""
-        for future in self._pending:
-            if future.done() and future.exception() is not None:
-                future.result()
-        while self._pending and self._pending[0].done():
-            self._take(self._pending.popleft())
+    def check(self) -> None:
+        """Take in what is done.
 
-    def commit(self) -> list[ShardInfo]:
+        Raises:
+            StreamingError: a shard could not be published. Everything has been given up, then.
+        """
+        if self.error is not None:
+            raise self.error
+        for future in [future for future in self._pending if future.done()]:
+            number = self._pending.pop(future)
+            error = future.exception()
+            if error is not None:
+                self._fail(f'shard {number} could not be published', error)
+            self._done[number] = future.result()
+            self._on_stored(self._done[number])
+
+    def commit(self) -> None:
         """Wait for all shards, then put the index.
 
         Raises:
-            StreamingError: a shard could not be published; then there is no index.
+            StreamingError: something could not be published; there is no index, or nobody knows.
         """
-        wait(self._pending, return_when=FIRST_EXCEPTION)
-        self.raise_failures()
+        self._wait(0)
         self._pool.shutdown()
-        self._destination.put(_INDEX, dump_index(self._done))
+        shards = [*(self._destination.existing or ()), *(self._done[number] for number in sorted(self._done))]
+        try:
+            self._destination.commit(dump_index(shards), (file.basename for shard in shards for file in shard.stored))
+        except StreamingError as error:
+            self._fail('the index could not be put', error)
         self._destination.close()
-        return self._done
 
     def abort(self) -> None:
-        """Give up what has not begun and wait for the rest. There will be no index."""
+        """Give up: end what is on its way and delete what is stored already. There will be no index."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._destination.close()
+        self._destination.cancel()
+        # A cancelled future that never ran is not done for wait(). Again and again: a thread may have been just before the wait
+        # that is to be cut short.
+        running = [future for future in self._pending if not future.cancelled()]
+        while wait(running, timeout=0.2).not_done:
+            self._destination.cancel()
         self._pool.shutdown()
+        self._pending.clear()
+        self._destination.withdraw()
+        self._destination.close()
 
-    def _publish(self, pack: Packer) -> ShardInfo:
-        shard, files = pack()
-        for name, data in files:
-            self._destination.put(name, data)
-        return shard
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many shards are on their way. Each has its store's deadlines, so this ends."""
+        self.check()
+        while len(self._pending) > most:
+            if not wait(self._pending, timeout=_REPORT_S, return_when=FIRST_COMPLETED).done:
+                logger.warning('%s: waiting for %d shards to be stored', self._destination.url, len(self._pending))
+            self.check()
 
-    def _take(self, future: Future[ShardInfo]) -> None:
-        shard = future.result()
-        self._done.append(shard)
-        self._on_published(shard)
+    def _note_failure(self, future: Future[ShardInfo]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            self._on_failure()
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        kind = type(error) if isinstance(error, StreamingError) else StreamingError
+        self.error = kind(f'{what}, so there is no dataset at {self._destination.url}: {error}')
+        self.abort()
+        raise self.error from error

@@ -139,7 +139,7 @@ class FsspecStore(Store):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         check_range(start, buffer)
         path, end = self._path(key), start + len(buffer)
         what = f'GET {self.url_of(key)}, bytes {start} to {end}'
@@ -150,6 +150,7 @@ class FsspecStore(Store):
         buffer[:] = data
         if on_bytes is not None:
             on_bytes(len(data))
+        return None
 
     def _read(self, path: str, start: int, end: int, what: str) -> bytes:
         try:

@@ -130,7 +130,7 @@ class HTTPStore(Store):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         check_range(start, buffer)
         what = f'GET {self.url_of(key)}, bytes {start} to {start + len(buffer)}'
         headers = {'range': range_header(start, len(buffer))}
@@ -139,7 +139,8 @@ class HTTPStore(Store):
         with self._send('GET', key, what, headers) as response:
             if if_match not in (None, _etag(response)):
                 raise PreconditionError(f'{what}: it is not the version {if_match} any more')
-            read_range(response, start, buffer, on_bytes, what)
+            size = read_range(response, start, buffer, on_bytes, what)
+            return None if size is None else ObjectInfo(key, size, _etag(response))
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         raise DeniedError(f'PUT {self.url_of(check_key(key))}: a web server is only read')

@@ -90,7 +90,7 @@ class LocalStore(Store):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         check_range(start, buffer)
         path = self._path(key)
         with _translated(path), path.open('rb', buffering=0) as file:
@@ -108,6 +108,7 @@ class LocalStore(Store):
                 done += count
                 if on_bytes is not None:
                     on_bytes(count)
+        return ObjectInfo(key, status.st_size, _etag(status))
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         path = self._path(key)

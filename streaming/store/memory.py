@@ -79,7 +79,7 @@ class MemoryStore(Store):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         check_range(start, buffer)
         data = memoryview(self._find(key))
         if if_match is not None and if_match != _etag(data):
@@ -91,6 +91,7 @@ class MemoryStore(Store):
             buffer[done : done + count] = data[start + done : start + done + count]
             if on_bytes is not None:
                 on_bytes(count)
+        return ObjectInfo(key, len(data), _etag(data))
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         check_key(key)

@@ -70,8 +70,10 @@ class Store(ABC):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         """Fill ``buffer`` with the object's bytes from ``start``: exactly ``len(buffer)`` of them, or an error.
+
+        Returns what the store said of the object on the way; None where it says nothing.
 
         Args:
             key: The object's key.

@@ -16,8 +16,12 @@ def range_header(start: int, size: int) -> str:
     return f'bytes={start}-{start + size - 1}'
 
 
-def read_range(response: Response, start: int, buffer: memoryview, on_bytes: Callable[[int], None] | None, what: str) -> None:
+def read_range(
+    response: Response, start: int, buffer: memoryview, on_bytes: Callable[[int], None] | None, what: str
+) -> int | None:
     """Fill ``buffer`` from an answer of status 206 (or 200, if it is the whole object that was asked for).
+
+    Returns the object's size; None if the answer does not say it.
 
     Raises:
         CorruptError: the object ends before the range does.
@@ -25,6 +29,7 @@ def read_range(response: Response, start: int, buffer: memoryview, on_bytes: Cal
         StoreError: the server ignores ranges.
     """
     wanted = len(buffer)
+    total: int | None = response.size
     if response.status == 206:
         first, last, total = _parse(response.headers.get('content-range', ''), what)
         if total is not None and total < start + wanted:
@@ -44,6 +49,7 @@ def read_range(response: Response, start: int, buffer: memoryview, on_bytes: Cal
     except UnavailableError as error:
         error.etag = response.headers.get('etag')
         raise
+    return total
 
 
 def _parse(value: str, what: str) -> tuple[int, int, int | None]:

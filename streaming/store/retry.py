@@ -229,7 +229,7 @@ class RetryStore(WrapperStore):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         done = 0
 
         def note(count: int) -> None:
@@ -241,17 +241,17 @@ class RetryStore(WrapperStore):
         attempts = self.retrier.begin(f'GET {self.url_of(key)}, {len(buffer)} bytes from {start}')
         while True:
             try:
-                self.inner.read_into(key, start + done, buffer[done:], if_match=if_match, on_bytes=note)
+                info = self.inner.read_into(key, start + done, buffer[done:], if_match=if_match, on_bytes=note)
             except RETRYABLE as error:
                 if done == len(buffer):
-                    return  # the last byte came before the failure
+                    return None  # the last byte came before the failure
                 if if_match is None and done:
                     # The rest must be of the object that the first part was of.
                     if_match = error.etag
                 attempts.failed(error)
             else:
                 self.retrier.note_answer()
-                return
+                return info
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         if isinstance(self.inner, PartsStore) and size_of(source) > self.inner.single_put_bytes:

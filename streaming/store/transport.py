@@ -27,11 +27,21 @@ from urllib3.exceptions import HTTPError
 from streaming.errors import ArgumentError, CorruptError, StoreError, UnavailableError
 from streaming.store.options import check_timeout, without_secrets
 
-__all__ = ['Response', 'Transport', 'TransportSettings', 'network_error', 'parse_retry_after', 'split_transport']
+__all__ = [
+    'Response',
+    'Transport',
+    'TransportSettings',
+    'ca_bundle_of',
+    'network_error',
+    'parse_retry_after',
+    'proxy_of',
+    'split_transport',
+]
 
 # Callers hear of bytes at least this often while they come.
 _REPORT_BYTES = 1 << 20
 _REPORT_S = 0.2
+_CA_VARIABLES = ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +312,7 @@ class _Pool:
 
     def __init__(self, endpoint: str, settings: TransportSettings) -> None:
         parts = urlsplit(endpoint)
-        proxy = _proxy_of(parts.scheme, parts.hostname or '') if settings.proxy is None else settings.proxy
+        proxy = proxy_of(settings, endpoint)
         keywords: dict[str, Any] = {
             'maxsize': settings.connections,
             'block': True,
@@ -310,7 +320,7 @@ class _Pool:
             'socket_options': _socket_options(settings.timeout_s),
         }
         if parts.scheme == 'https':
-            keywords['ssl_context'] = _trust(settings.ca_bundle)
+            keywords['ssl_context'] = _trust(settings)
         manager = urllib3.ProxyManager(proxy, **keywords) if proxy else urllib3.PoolManager(**keywords)
         self._manager = manager
         self.urllib3 = manager.connection_from_url(endpoint)
@@ -354,26 +364,43 @@ def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:
     return options
 
 
-def _trust(ca_bundle: str | None) -> ssl.SSLContext:
+def _trust(settings: TransportSettings) -> ssl.SSLContext:
     """A context that checks certificates.
 
     Raises:
         ArgumentError: the bundle cannot be read.
     """
-    context = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR
-    bundle = ca_bundle or os.environ.get('REQUESTS_CA_BUNDLE') or os.environ.get('CURL_CA_BUNDLE')
-    if bundle:
-        try:
-            context.load_verify_locations(Path(bundle).expanduser())
-        except (OSError, ssl.SSLError) as error:
-            raise ArgumentError(f'the CA bundle {bundle} cannot be read: {error}') from error
+    context = ssl.create_default_context()
+    bundle = ca_bundle_of(settings)
+    try:
+        if bundle:
+            context.load_verify_locations(bundle)
+        else:
+            # Small containers have no certificates of their own.
+            with suppress(ImportError):
+                import certifi
+
+                context.load_verify_locations(certifi.where())
+    except (OSError, ssl.SSLError) as error:
+        raise ArgumentError(f'the CA bundle {bundle} cannot be read: {error}') from error
     return context
 
 
-def _proxy_of(scheme: str, host: str) -> str:
-    """What the environment says; empty for none."""
-    proxy = getproxies().get(scheme) or getproxies().get('all') or ''
-    if not proxy or proxy_bypass(host):
+def ca_bundle_of(settings: TransportSettings) -> str | None:
+    """The file with the certificates to trust; None for the usual ones."""
+    for named in (settings.ca_bundle, *(os.environ.get(name) for name in _CA_VARIABLES)):
+        if named:
+            return str(Path(named).expanduser())
+    return None
+
+
+def proxy_of(settings: TransportSettings, endpoint: str) -> str:
+    """The proxy's URL on the way to a server; empty for none."""
+    if settings.proxy is not None:
+        return settings.proxy
+    parts = urlsplit(endpoint)
+    proxy = getproxies().get(parts.scheme) or getproxies().get('all') or ''
+    if not proxy or proxy_bypass(parts.hostname or ''):
         return ''
     return proxy if '://' in proxy else f'http://{proxy}'
 
@@ -417,7 +444,7 @@ def _reason(error: BaseException) -> str:
     """The innermost cause, in one line."""
     text = str(error)
     held = [argument for argument in error.args if isinstance(argument, BaseException)]
-    inner = getattr(error, 'reason', None) or (held[-1] if held else error.__cause__)
+    inner = getattr(error, 'reason', None) or (held[-1] if held else error.__cause__ or error.__context__)
     if isinstance(inner, BaseException):
         text = _reason(inner)
     # urllib3 puts the objects' addresses first.

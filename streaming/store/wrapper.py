@@ -33,8 +33,8 @@ class WrapperStore(Store):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
-        self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
+    ) -> ObjectInfo | None:
+        return self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         return self.inner.put(key, source, overwrite=overwrite)

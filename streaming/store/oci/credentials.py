@@ -36,6 +36,7 @@ class Credential(ABC):
         self.source = source
         self.region = region
         self.generation = 0
+        self._pause_s = _RENEW_PAUSE_S
         self._lock = threading.Lock()
         self._renewed_at = float('-inf')
 
@@ -62,7 +63,7 @@ class Credential(ABC):
         with self._lock:
             if self.generation != seen:
                 return True
-            if time.monotonic() - self._renewed_at < _RENEW_PAUSE_S:
+            if time.monotonic() - self._renewed_at < self._pause_s:
                 return False
             self._renewed_at = time.monotonic()
             if not self._renew():

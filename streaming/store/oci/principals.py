@@ -45,7 +45,7 @@ class PrincipalCredential(KeyCredential):
         self._signer = _asked(make, source)
         key_id, key = _pair_of(self._signer)
         super().__init__(key_id, key, source, region or getattr(self._signer, 'region', None))
-        self._renew_by = _renew_by(key_id)
+        self._note_life()
 
     def current(self) -> tuple[str, Any]:
         if time.monotonic() >= self._renew_by:
@@ -60,8 +60,14 @@ class PrincipalCredential(KeyCredential):
         before = self._pair[0]
         _asked(self._signer.refresh_security_token, self.source)
         self._pair = _pair_of(self._signer)
-        self._renew_by = _renew_by(self._pair[0])
+        self._note_life()
         return self._pair[0] != before
+
+    def _note_life(self) -> None:
+        """Decide when to renew, on the monotonic clock and by how long the token lives: a clock that is off does no harm."""
+        life_s = _life_s(self._pair[0])
+        self._renew_by = time.monotonic() + life_s - min(_MARGIN_S, life_s / 5)
+        self._pause_s = min(self._pause_s, life_s / 5)
 
 
 def _asked(call: Callable[[], Any], source: str) -> Any:
@@ -70,6 +76,8 @@ def _asked(call: Callable[[], Any], source: str) -> Any:
 
     try:
         return call()
+    except StoreError:
+        raise
     except ServiceError as error:
         kind = UnavailableError if error.status == 429 or error.status >= 500 else CredentialsError
         raise kind(f'{source}: no token: {error.status} {error.code or ""} {error.message or ""}'.rstrip()) from error
@@ -90,16 +98,14 @@ def _pair_of(signer: Any) -> tuple[str, Any]:
     return str(signer.api_key), signer.private_key
 
 
-def _renew_by(key_id: str) -> float:
-    """When to renew a token, on the monotonic clock: by how long it lives, so that a clock which is off does no harm."""
+def _life_s(key_id: str) -> float:
+    """How long a token is good for, infinity if it does not say: then a 401 will."""
     try:
         payload = key_id.split('.')[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + '=' * (-len(payload) % 4)))
-        expires = float(claims['exp'])
-        life_s = expires - float(claims.get('iat', time.time()))
+        return max(0.0, float(claims['exp']) - float(claims.get('iat', time.time())))
     except (IndexError, ValueError, KeyError, TypeError):
-        return float('inf')  # not a token that says; a 401 will
-    return time.monotonic() + life_s - min(_MARGIN_S, life_s / 5)
+        return float('inf')
 
 
 def find_metadata_service() -> str | None:

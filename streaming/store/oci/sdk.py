@@ -5,17 +5,15 @@ broken bodies), parts filled and checked here (its upload manager commits short 
 """
 
 import base64
-import os
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from streaming.errors import NotFoundError
 from streaming.store.oci.headers import base64_md5, compare_md5, multipart_md5, sse_headers
 from streaming.store.oci.session import Mending, Session, error_of
 from streaming.store.parts import Part
-from streaming.store.transport import network_error
+from streaming.store.transport import ca_bundle_of, network_error, proxy_of
 
 __all__ = ['SDKWriter']
 
@@ -155,12 +153,11 @@ class SDKWriter:
             enable_strict_url_encoding=True,
         )
         requests: Any = client.base_client.session
-        bundle = limits.ca_bundle or os.environ.get('REQUESTS_CA_BUNDLE') or os.environ.get('SSL_CERT_FILE')
-        if bundle:
-            requests.verify = str(Path(bundle).expanduser())
-        if limits.proxy is not None:
-            requests.trust_env = False
-            requests.proxies = {'http': limits.proxy, 'https': limits.proxy} if limits.proxy else {}
+        # Its own reading of the environment would put REQUESTS_CA_BUNDLE before what the options say.
+        requests.trust_env = False
+        requests.verify = ca_bundle_of(limits) or True
+        proxy = proxy_of(limits, self._session.transport.endpoint)
+        requests.proxies = {'http': proxy, 'https': proxy} if proxy else {}
         return client
 
     def _encryption(self, *, kms: bool = True) -> dict[str, str]:

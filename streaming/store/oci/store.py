@@ -116,14 +116,15 @@ class OCIStore(PartsStore):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         check_range(start, buffer)
         what = f'GET {self.url_of(key)}, bytes {start} to {start + len(buffer)}'
         headers = {'range': range_header(start, len(buffer))}
         if if_match is not None:
             headers['if-match'] = if_match
         with self._send('GET', self._target(key), what, headers) as response:
-            read_range(response, start, buffer, on_bytes, what)
+            size = read_range(response, start, buffer, on_bytes, what)
+            return None if size is None else ObjectInfo(key, size, response.headers.get('etag'))
 
     def list(self, prefix: str = '', *, after: str = '') -> Iterator[ObjectInfo]:
         check_prefix(prefix)

@@ -103,12 +103,13 @@ class S3Store(PartsStore):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         check_range(start, buffer)
         what = f'GET {self.url_of(key)}, bytes {start} to {start + len(buffer)}'
         condition = {'IfMatch': if_match} if if_match is not None else {}
         with self._open(key, what, Range=range_header(start, len(buffer)), **condition) as response:
-            read_range(response, start, buffer, on_bytes, what)
+            size = read_range(response, start, buffer, on_bytes, what)
+            return None if size is None else ObjectInfo(key, size, response.headers.get('etag'))
 
     @contextmanager
     def _open(self, key: str, what: str, **arguments: str) -> Iterator[Response]:

@@ -8,9 +8,11 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.errors import ArgumentError, ColumnTypeError, FormatError
 
@@ -27,12 +29,14 @@ class Encoding(ABC):
         size: Bytes of every value; None where they vary.
         code: What the struct module calls its values, where they are plain numbers; None elsewhere.
         is_safe: Whether reading cannot run code.
+        needs: What the index says a reader must know to read it; None for what mosaicml-streaming reads too.
     """
 
     name: str
     size: int | None = None
     code: str | None = None
     is_safe: bool = True
+    needs: str | None = None
 
     @abstractmethod
     def encode(self, value: Any) -> bytes:
@@ -107,6 +111,53 @@ def _to_float(value: Any) -> float:
     if isinstance(value, (str, bytes)):
         raise TypeError
     return float(value)
+
+
+class _Bool(Encoding):
+    """One byte. mosaicml-streaming has no such encoding."""
+
+    name = 'bool'
+    size = 1
+    needs = 'bool'
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, (bool, np.bool_)):
+            raise self.refuse(value, 'a bool')
+        return b'\1' if value else b'\0'
+
+    def decode(self, data: Bytes) -> bool:
+        if data[0] > 1:
+            raise ValueError(f'{data[0]} is neither 0 nor 1')
+        return bool(data[0])
+
+
+class _BFloat16(Encoding):
+    """The upper half of a float32, rounded to even; decodes to float32. mosaicml-streaming has no such encoding."""
+
+    name = 'bfloat16'
+    size = 2
+    needs = 'bfloat16'
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return to_bfloat16(np.array(_to_float(value), '<f4')).tobytes()
+        except (TypeError, ValueError):
+            raise self.refuse(value, 'a float') from None
+
+    def decode(self, data: Bytes) -> Any:
+        return from_bfloat16(np.frombuffer(data, '<u2'))[0]
+
+
+def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of float32 values, rounded to nearest, ties to even; what is no number stays none."""
+    bits = values.view('<u4')
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype('<u2')
+
+
+def from_bfloat16(values: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """float32 values of their upper halves."""
+    return (values.astype('<u4') << 16).view('<f4').astype(np.float32, copy=False)
 
 
 class _Text(Encoding):
@@ -271,6 +322,8 @@ _registry: dict[str, Encoding] = {
         _Array(),
         _Json(),
         _Pickle(),
+        _Bool(),
+        _BFloat16(),
     )
 }
 
@@ -280,9 +333,35 @@ def register_encoding(encoding: Encoding) -> None:
     _registry[encoding.name] = encoding
 
 
+# Encodings that have a module of their own, imported when a column asks for them.
+_IMAGES = ('pil', 'png', 'jpeg', 'jpeg_array', 'jpegarray')
+_ENTRY_POINTS = 'streaming.encodings'
+
+
+def _load(name: str) -> Encoding | None:
+    """An encoding that is not here yet: of images, of lists, or of another package."""
+    if name in _IMAGES:
+        from streaming.format import images
+
+        plain: dict[str, type[Encoding]] = {'pil': images.Pil, 'png': images.Png, 'jpeg': images.Jpeg}
+        return plain[name]() if name in plain else images.JpegArray(name)
+    if name.startswith('list[') and name.endswith(']'):
+        from streaming.format.lists import ListOf
+
+        return ListOf(get_encoding(name[len('list[') : -1]))
+    for point in entry_points(group=_ENTRY_POINTS, name=name):
+        made: Encoding = point.load()()
+        return made
+    return None
+
+
 def get_mds_encodings() -> set[str]:
-    """The names of all encodings. ``ndarray`` may be followed by a dtype, and that by a shape: ``ndarray:float32:2,3``."""
-    return set(_registry)
+    """The names of all encodings.
+
+    ``ndarray`` may be followed by a dtype, and that by a shape: ``ndarray:float32:2,3``. Any may stand in ``list[...]``.
+    """
+    plain = {name for name in _registry if ':' not in name and '[' not in name}
+    return plain | set(_IMAGES) | {'list[pil]', 'list[png]', 'list[jpeg]'} | entry_points(group=_ENTRY_POINTS).names
 
 
 def get_encoding(name: str) -> Encoding:
@@ -291,9 +370,9 @@ def get_encoding(name: str) -> Encoding:
     Raises:
         ArgumentError: there is none.
     """
-    found = _registry.get(name)
+    found = _registry.get(name) or _load(name)
     if found is not None:
-        return found
+        return _registry.setdefault(name, found)
     if name.startswith('ndarray:'):
         _, dtype, *shape = name.split(':')
         if dtype in _DTYPE_CODES and len(shape) <= 1:

@@ -26,6 +26,7 @@ class Decompressor(Protocol):
         Raises:
             CorruptError: they are not of this codec, or give more than was declared.
         """
+        ...
 
     def finish(self) -> bytes:
         """Give what is left, once all bytes were fed.
@@ -33,6 +34,7 @@ class Decompressor(Protocol):
         Raises:
             CorruptError: the stream is not complete, or gave another size than was declared.
         """
+        ...
 
 
 class Codec(ABC):

@@ -16,9 +16,11 @@ class Hash(Protocol):
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Take in more bytes."""
+        ...
 
     def hexdigest(self) -> str:
         """The digest so far, lower-case hex."""
+        ...
 
 
 def _hashlib_names() -> list[str]:

@@ -240,11 +240,11 @@ class Service:
         self, request: web.Request, bucket: Bucket, name: str | None, answer: dict[str, str]
     ) -> web.StreamResponse:
         if request.method == 'POST' and name is None:
-            name = (await request.json())['object']
-            _check_conditions(bucket.objects.get(name), request.headers, putting=True)
-            upload = Upload(name, bucket.spool)
+            target: str = (await request.json())['object']
+            _check_conditions(bucket.objects.get(target), request.headers, putting=True)
+            upload = Upload(target, bucket.spool)
             bucket.uploads[upload.id] = upload
-            about = {'namespace': self._namespace, 'bucket': bucket.folder.name, 'object': name, 'uploadId': upload.id}
+            about = {'namespace': self._namespace, 'bucket': bucket.folder.name, 'object': target, 'uploadId': upload.id}
             return web.json_response({**about, 'timeCreated': _time(time.time())}, headers=answer)
         found = bucket.uploads.get(request.query.get('uploadId', ''))
         if found is None or found.name != name:

@@ -16,7 +16,7 @@ from streaming.errors import CorruptError
 from streaming.format.compression import get_codec
 from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
-from streaming.store.protocol import Store
+from streaming.store.protocol import ObjectInfo, Store
 
 __all__ = ['FetchPolicy', 'ShardFetch']
 
@@ -144,16 +144,17 @@ class ShardFetch:
     def _read_object(self, file: FileInfo) -> Generator[memoryview, None, None]:
         """The object's bytes in order, read as parallel ranges."""
         step = self.policy.range_bytes
+        version = _Version(self.store.url_of(file.basename), file.bytes)
         ranges = [(start, min(step, file.bytes - start)) for start in range(0, file.bytes, step)]
         if len(ranges) <= 1:
             for start, size in ranges:
-                yield self._read_range(file.basename, start, size)
+                yield self._read_range(file.basename, start, size, version)
             return
         pool = ThreadPoolExecutor(min(self.policy.parallel, len(ranges)), thread_name_prefix='streaming-range')
         pending: deque[Future[memoryview]] = deque()
         try:
             for start, size in ranges:
-                pending.append(pool.submit(self._read_range, file.basename, start, size))
+                pending.append(pool.submit(self._read_range, file.basename, start, size, version))
                 if len(pending) > self.policy.parallel:
                     yield pending.popleft().result()
             while pending:
@@ -161,10 +162,30 @@ class ShardFetch:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read_range(self, key: str, start: int, size: int) -> memoryview:
+    def _read_range(self, key: str, start: int, size: int, version: '_Version') -> memoryview:
         buffer = memoryview(bytearray(size))
-        self.store.read_into(key, start, buffer, on_bytes=self.on_bytes)
+        version.check(self.store.read_into(key, start, buffer, on_bytes=self.on_bytes))
         return buffer
+
+
+class _Version:
+    """Which version of an object the ranges are of, as far as its store says: all of one, and of the size in the index."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url = url
+        self._size = size
+        self._etags: set[str] = set()
+
+    def check(self, info: ObjectInfo | None) -> None:
+        """Take in what the store said with one range."""
+        if info is None:
+            return
+        if info.size != self._size:
+            raise CorruptError(f'{self._url} has {info.size} bytes, the index says {self._size}')
+        if info.etag is not None:
+            self._etags.add(info.etag)
+        if len(self._etags) > 1:
+            raise CorruptError(f'{self._url} was overwritten while it was read')
 
 
 class _Check:

@@ -52,14 +52,14 @@ class LatencyStore(WrapperStore):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         def note(count: int) -> None:
             self._wait(count, latency=False)
             if on_bytes is not None:
                 on_bytes(count)
 
         self._wait()
-        self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=note)
+        return self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=note)
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         self._wait(source.stat().st_size if isinstance(source, Path) else len(source))
@@ -174,13 +174,13 @@ class FaultyStore(WrapperStore):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         fault = self._strike('read_into', key)
         if fault is None or fault.corrupt:
-            self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
+            info = self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
             if fault:
                 buffer[0] ^= 1
-            return
+            return info
         error = self._error(fault, 'read_into', key)
         if fault.after_bytes:
             if isinstance(error, StoreError):

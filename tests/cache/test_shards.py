@@ -16,7 +16,7 @@ from streaming.errors import CancelledError, CorruptError, NotFoundError, StaleC
 from streaming.format.index import ShardInfo, ShardTable
 from streaming.store import RetryPolicy, RetryStore, open_store
 from streaming.store.local import LocalStore
-from streaming.store.protocol import Store
+from streaming.store.protocol import ObjectInfo, Store
 from streaming.store.wrapper import WrapperStore
 
 SMALL = FetchPolicy(range_bytes=1000, parallel=3, refetches=2)
@@ -38,10 +38,11 @@ class CountingStore(WrapperStore):
         *,
         if_match: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> ObjectInfo | None:
         self.reads.append((key, start, len(buffer)))
-        self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
+        info = self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
         self.change(key, start, buffer)
+        return info
 
 
 class World:
@@ -167,6 +168,35 @@ def test_a_busy_shard_is_left_to_who_fetches_it(world: World) -> None:
         cache.close()
 
 
+def test_an_object_that_is_overwritten_while_it_is_read_is_fetched_anew(world: World) -> None:
+    shard = world.table[0]
+    path = world.remote / shard.stored[0].basename
+    once = [True]
+
+    def overwrite(key: str, start: int, buffer: memoryview) -> None:
+        if start == 0 and once:
+            once.pop()
+            data = path.read_bytes()
+            path.unlink()
+            path.write_bytes(data)
+
+    world.store.change = overwrite
+    cache = world.cache(FetchPolicy(range_bytes=1000, parallel=1))
+    cache.ensure(shard)
+    assert world.is_whole(shard)
+    cache.close()
+
+
+def test_an_object_of_another_size_is_refused(world: World) -> None:
+    shard = world.table[0]
+    path = world.remote / shard.stored[0].basename
+    path.write_bytes(path.read_bytes() + b'x')
+    cache = world.cache()
+    with pytest.raises(CorruptError, match='the index says'):
+        cache.ensure(shard)
+    cache.close()
+
+
 def test_a_cancelled_fetch_leaves_nothing(world: World) -> None:
     shard = world.table[0]
 
@@ -247,13 +277,13 @@ def test_retries_go_on_where_a_read_was_cut(tmp_path: Path) -> None:
             *,
             if_match: str | None = None,
             on_bytes: Callable[[int], None] | None = None,
-        ) -> None:
+        ) -> ObjectInfo | None:
             asked.append((start, len(buffer)))
             if cut:
                 cut.pop()
                 self.inner.read_into(key, start, buffer[:300], on_bytes=on_bytes)
                 raise UnavailableError('the line went dead')
-            self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
+            return self.inner.read_into(key, start, buffer, if_match=if_match, on_bytes=on_bytes)
 
     store = RetryStore(Cutting(LocalStore.open(str(world.remote), {})), RetryPolicy(first_wait_s=0.01))
     cache = ShardCache(store, world.folder, FetchPolicy(), timeout_s=10)

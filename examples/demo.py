@@ -110,7 +110,7 @@ def train(name: str, nodes: int, ranks_per_node: int, url: str, work: Path, *opt
             [
                 *(sys.executable, '-m', 'torch.distributed.run'),
                 *('--nnodes', str(nodes), '--node-rank', str(node), '--nproc-per-node', str(ranks_per_node)),
-                *('--master-addr', '127.0.0.1', '--master-port', str(port)),
+                *('--master-addr', '127.0.0.1', '--master-port', str(port), '--log-dir', str(work / 'logs')),
                 *(str(HERE / 'train.py'), '--remote', url, '--cache', str(work / 'cache'), '--work', str(work)),
                 *('--name', name, '--global-batch', str(GLOBAL_BATCH), *options),
             ],

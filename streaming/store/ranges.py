@@ -6,9 +6,14 @@ from collections.abc import Callable
 from streaming.errors import CorruptError, StoreError, UnavailableError
 from streaming.store.transport import Response
 
-__all__ = ['range_header', 'read_range']
+__all__ = ['WHOLE', 'range_header', 'read_range', 'read_whole']
 
 _CONTENT_RANGE = re.compile(r'bytes (\d+)-(\d+)/(\d+|\*)')
+
+
+# A range that is the whole object: unlike an answer without a range, one to it says how long the object is. An empty object has
+# no ranges and is answered with 416.
+WHOLE = 'bytes=0-'
 
 
 def range_header(start: int, size: int) -> str:
@@ -50,6 +55,24 @@ def read_range(
         error.etag = response.headers.get('etag')
         raise
     return total
+
+
+def read_whole(response: Response, limit_bytes: int | None, what: str) -> bytes:
+    """The whole object from an answer to a request for the range ``WHOLE``.
+
+    Raises:
+        CorruptError: it is longer than ``limit_bytes``.
+        UnavailableError: the body broke off, or was not the whole.
+    """
+    if response.status != 206:
+        return response.read(limit_bytes)
+    first, _, total = _parse(response.headers.get('content-range', ''), what)
+    if limit_bytes is not None and total is not None and total > limit_bytes:
+        raise CorruptError(f'{what}: {total} bytes, more than the {limit_bytes} that can be right')
+    data = response.read(limit_bytes)
+    if first != 0 or total not in (None, len(data)):
+        raise UnavailableError(f'{what}: {len(data)} bytes from {first} were answered, the object has {total}')
+    return data
 
 
 def _parse(value: str, what: str) -> tuple[int, int, int | None]:

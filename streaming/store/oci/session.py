@@ -151,12 +151,14 @@ class Session:
 
 
 class Mending:
-    """What one request may still try after a 401: each remedy once."""
+    """What one request may still try after a 401: the clock, once more because not all of the service's need to agree, and
+    a new credential.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._seen = session.credential.generation
-        self._left = ['clock', 'credential']
+        self._left = ['clock', 'clock', 'credential']
 
     def try_to_mend(self, server_date: str | None) -> bool:
         """Whether something changed that makes another try worth while.

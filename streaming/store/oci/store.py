@@ -18,7 +18,7 @@ from streaming.store.oci.sdk import SDKWriter
 from streaming.store.oci.session import Session
 from streaming.store.parts import Part, PartsStore
 from streaming.store.protocol import ObjectInfo, check_key, check_prefix, check_range
-from streaming.store.ranges import range_header, read_range
+from streaming.store.ranges import WHOLE, range_header, read_range, read_whole
 from streaming.store.transport import Response
 
 __all__ = ['OCIStore']
@@ -101,8 +101,12 @@ class OCIStore(PartsStore):
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         what = f'GET {self.url_of(key)}'
-        with self._send('GET', self._target(key), what) as response:
-            data = response.read(limit_bytes)
+        try:
+            response = self._send('GET', self._target(key), what, {'range': WHOLE})
+        except CorruptError:
+            response = self._send('GET', self._target(key), what)  # it is empty
+        with response:
+            data = read_whole(response, limit_bytes, what)
             wanted = response.headers.get('content-md5')
         if wanted is not None and wanted != base64_md5(data):
             raise UnavailableError(f'{what}: its bytes have the MD5 {base64_md5(data)}, the service says {wanted}')

@@ -11,13 +11,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-from streaming.errors import CredentialsError, NotFoundError, UnavailableError
+from streaming.errors import CorruptError, CredentialsError, NotFoundError, UnavailableError
 from streaming.store.parts import Part, PartsStore
 from streaming.store.protocol import ObjectInfo, check_key, check_prefix, check_range
-from streaming.store.ranges import range_header, read_range
+from streaming.store.ranges import WHOLE, range_header, read_range, read_whole
 from streaming.store.s3.client import make_client, translated
 from streaming.store.s3.options import S3Options
 from streaming.store.transport import Response
@@ -85,8 +85,12 @@ class S3Store(PartsStore):
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         what = f'GET {self.url_of(key)}'
-        with self._open(key, what) as response:
-            data = response.read(limit_bytes)
+        try:
+            opened = self._open(key, what, Range=WHOLE)
+        except CorruptError:
+            opened = self._open(key, what)  # it is empty
+        with opened as response:
+            data = read_whole(response, limit_bytes, what)
             etag = response.headers.get('etag', '')
         wanted = etag.strip('"')
         # The ETag is the MD5 of what was put in one piece, unless a key of KMS or the caller's encrypts it.
@@ -111,18 +115,13 @@ class S3Store(PartsStore):
             size = read_range(response, start, buffer, on_bytes, what)
             return None if size is None else ObjectInfo(key, size, response.headers.get('etag'))
 
-    @contextmanager
-    def _open(self, key: str, what: str, **arguments: str) -> Iterator[Response]:
+    def _open(self, key: str, what: str, **arguments: str) -> Response:
         """The answer to a GET, with its body to come."""
         answer = self._call('get_object', what, check_key(key), **self._customer_key(), **arguments)
         # boto3's body hides how many bytes came of one receive; the connection's own answer is behind it.
-        with Response(answer['Body']._raw_stream, what, self.options.transport) as response:
-            bodies = self._client().bodies
-            bodies.add(response)
-            try:
-                yield response
-            finally:
-                bodies.discard(response)
+        response = Response(answer['Body']._raw_stream, what, self.options.transport)
+        self._client().bodies.add(response)
+        return response
 
     def list(self, prefix: str = '', *, after: str = '') -> Iterator[ObjectInfo]:
         check_prefix(prefix)

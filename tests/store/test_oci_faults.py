@@ -1,0 +1,161 @@
+"""The fault table: every way in which the network or the service fails, met by every operation.
+
+The right bytes or one clear error before the deadline; nothing half-written. The rows are docs/stores.md's.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from streaming.errors import CancelledError, CorruptError, StoreError, ThrottledError, UnavailableError
+from streaming.store import RetryPolicy, open_store
+from streaming.store.protocol import Store
+from streaming.testing.oci import OCIServer
+from streaming.testing.store import pattern, read
+
+SIZE = 2 << 20
+DATA = pattern(SIZE)
+PARTS = {'single_put_bytes': '1mb', 'part_bytes': '512kb', 'timeout_s': 0.5}
+
+FAULTS: dict[str, dict[str, object]] = {
+    'status 429': {'kind': 'status', 'status': 429, 'retry_after': 0.1},
+    'status 500': {'kind': 'status', 'status': 500},
+    'status 503': {'kind': 'status', 'status': 503},
+    'reset before headers': {'kind': 'reset'},
+    'reset in body': {'kind': 'reset', 'offset': SIZE // 2},
+    'truncated': {'kind': 'truncate', 'offset': SIZE // 2},
+    'short but consistent': {'kind': 'short', 'offset': SIZE // 2},
+    'corrupt': {'kind': 'corrupt', 'offset': SIZE // 2},
+    'drip': {'kind': 'drip'},
+    'stall before headers': {'kind': 'stall', 'seconds': 5},
+    'stall in body': {'kind': 'stall', 'seconds': 5, 'offset': SIZE // 2},
+    'skew': {'kind': 'skew', 'seconds': 1800},
+}
+# What has a body of an object to break.
+IN_BODY = {'reset in body', 'truncated', 'short but consistent', 'corrupt', 'drip', 'stall in body'}
+
+
+@pytest.fixture
+def store(oci_url: str) -> Iterator[Store]:
+    whole = open_store(oci_url)
+    whole.put('key', DATA)
+    whole.close()
+    store = open_store(oci_url, PARTS)
+    yield store
+    store.close()
+
+
+def get(store: Store) -> None:
+    assert store.get('key') == DATA
+
+
+def get_range(store: Store) -> None:
+    assert read(store, 'key', 1, SIZE - 1) == DATA[1:]
+
+
+def put(store: Store) -> None:
+    store.put('new', DATA[: 1 << 20])
+    assert store.get('new') == DATA[: 1 << 20]
+
+
+def put_in_parts(store: Store) -> None:
+    store.put('new', DATA)
+    assert store.get('new') == DATA
+
+
+def list_all(store: Store) -> None:
+    assert [(info.key, info.size) for info in store.list()] == [('key', SIZE)]
+
+
+def head(store: Store) -> None:
+    assert store.head('key').size == SIZE
+
+
+OPERATIONS: dict[str, tuple[Callable[[Store], None], dict[str, object]]] = {
+    'get range': (get_range, {'method': 'GET', 'path': '/o/some/prefix/key'}),
+    'whole get': (get, {'method': 'GET', 'path': '/o/some/prefix/key'}),
+    'put': (put, {'method': 'PUT', 'path': '/o/'}),
+    'begin': (put_in_parts, {'method': 'POST', 'path': '/u$'}),
+    'part': (put_in_parts, {'method': 'PUT', 'path': '/u/'}),
+    'commit': (put_in_parts, {'method': 'POST', 'path': '/u/.'}),
+    'list': (list_all, {'method': 'GET', 'path': '/o$'}),
+    'head': (head, {'method': 'HEAD'}),
+}
+
+
+@pytest.mark.parametrize('operation', OPERATIONS)
+@pytest.mark.parametrize('fault', FAULTS)
+def test_once(oci: OCIServer, store: Store, fault: str, operation: str) -> None:
+    """One failure is not noticed, but for the time that it takes."""
+    run, where = OPERATIONS[operation]
+    if fault in IN_BODY and operation not in ('get range', 'whole get'):
+        pytest.skip('it has no body to break')
+    oci.add_fault(**FAULTS[fault], **where)  # type: ignore[arg-type]
+    began = time.monotonic()
+    if (fault, operation) == ('corrupt', 'get range'):
+        # A range has no checksum of its own: the shard's hash catches it, one layer up.
+        with pytest.raises(AssertionError):
+            run(store)
+    else:
+        run(store)
+    assert time.monotonic() - began < 5
+    assert oci.unspent_faults() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('operation', OPERATIONS)
+@pytest.mark.parametrize('fault', [name for name in FAULTS if name not in ('corrupt', 'skew')])
+def test_for_ever(oci: OCIServer, oci_url: str, store: Store, fault: str, operation: str) -> None:
+    """A failure that stays is one clear error before the deadline, and nothing is half-written."""
+    run, where = OPERATIONS[operation]
+    if fault in IN_BODY and operation not in ('get range', 'whole get'):
+        pytest.skip('it has no body to break')
+    impatient = open_store(oci_url, PARTS, retry=RetryPolicy(tries=3, first_wait_s=0.05))
+    oci.add_fault(**FAULTS[fault], **where, times=None)  # type: ignore[arg-type]
+    began = time.monotonic()
+    if fault in ('reset in body', 'truncated', 'short but consistent', 'stall in body') and operation == 'get range':
+        run(impatient)  # each try brings half of what was missing, or all of it
+    else:
+        with pytest.raises(StoreError, match=r'oci://.*(gave up after 3 tries)') as error:
+            run(impatient)
+        assert isinstance(error.value, (UnavailableError, ThrottledError))
+    assert time.monotonic() - began < 5
+    oci.clear_faults()
+    list_all(store)
+    impatient.close()
+
+
+def test_a_short_answer_of_an_object_in_parts(oci: OCIServer, store: Store) -> None:
+    """It has no MD5 that could give it away."""
+    store.put('key', DATA)
+    oci.add_fault('short', method='GET', path='/key', offset=1000)
+    get(store)
+    assert oci.unspent_faults() == 0
+
+
+def test_a_range_beyond_a_lying_size(oci: OCIServer, store: Store) -> None:
+    with pytest.raises(CorruptError, match=f'{SIZE} bytes'):
+        read(store, 'key', SIZE - 1, 2)
+
+
+def test_closing_cancels_within_a_second(oci: OCIServer, oci_url: str) -> None:
+    store = open_store(oci_url)
+    store.put('key', DATA)
+    oci.add_fault('stall', method='GET', path='/key', times=4, seconds=20)
+    oci.add_fault('stall', method='GET', path='/key', times=4, seconds=20, offset=1000)
+    oci.add_fault('status', method='GET', path='/key', times=4, retry_after=20)
+    with ThreadPoolExecutor(12) as pool:
+        reads = [pool.submit(get_range, store) for _ in range(12)]
+        deadline = time.monotonic() + 5
+        while oci.unspent_faults() and time.monotonic() < deadline:
+            pass
+        began = time.monotonic()
+        store.close()
+        for future in reads:
+            with pytest.raises(CancelledError):
+                future.result(5)
+        assert time.monotonic() - began < 1
+    get_range(store)
+    store.close()

@@ -1,0 +1,289 @@
+"""Reading an index: nothing in it is believed before it was checked.
+
+Names that lead out of the dataset, sizes and counts that cannot be, files that two shards share, keys that stand twice: each is
+an error that names the index and the shard. Most shards of an index have all but their sizes and names in common, so what they
+share is looked at once.
+"""
+
+import json
+import re
+from array import array
+from typing import Any, NoReturn
+
+import msgspec
+
+from streaming.errors import FormatError
+from streaming.format.shard import FILES, FORMATS, INDEX_VERSION, SCHEMA_KEYS, FileInfo, ShardInfo
+
+__all__ = ['Entries', 'read_entry', 'read_index']
+
+_MOST_BYTES = 1 << 62
+
+
+class _Version(msgspec.Struct):
+    version: Any = msgspec.UNSET
+
+
+class _BriefFile(msgspec.Struct, gc=False):
+    """What is looked at of every file when an index is loaded."""
+
+    basename: str
+    bytes: int
+
+
+class _Brief(msgspec.Struct, gc=False):
+    """What is looked at of every shard when an index is loaded. What shards mostly share stays text."""
+
+    version: int
+    format: str
+    samples: int
+    raw_data: _BriefFile
+    raw_meta: _BriefFile | None = None
+    zip_data: _BriefFile | None = None
+    zip_meta: _BriefFile | None = None
+    compression: str | None = None
+    hashes: msgspec.Raw = msgspec.Raw(b'[]')
+    size_limit: int | None = None
+    column_names: msgspec.Raw = msgspec.Raw()
+    column_encodings: msgspec.Raw = msgspec.Raw()
+    column_sizes: msgspec.Raw = msgspec.Raw()
+    columns: msgspec.Raw = msgspec.Raw()
+    newline: str | None = None
+    separator: str | None = None
+
+    def shared(self) -> tuple[Any, ...]:
+        """All that a shard has in common with the others of its writer."""
+        texts = (self.hashes, self.column_names, self.column_encodings, self.column_sizes, self.columns)
+        return (self.version, self.format, self.compression, self.size_limit, self.newline, self.separator, *map(bytes, texts))
+
+
+class _Shards(msgspec.Struct):
+    version: int
+    shards: list[msgspec.Raw]
+
+
+_read_shards = msgspec.json.Decoder(_Shards).decode
+_read_brief = msgspec.json.Decoder(_Brief).decode
+
+# Names that need no closer look: no folders, nothing hidden, nothing odd.
+_is_plain = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}').fullmatch
+
+
+class Entries:
+    """An index that was checked: the text of each shard's entry, and numbers of all.
+
+    Args:
+        texts: The entries.
+    """
+
+    def __init__(self, texts: list[msgspec.Raw]) -> None:
+        self.texts = texts
+        self.samples = array('q')
+        self.raw_bytes = array('q')
+        self.stored_bytes = array('q')
+        self.files = 0
+
+    def add(self, brief: _Brief, files: int) -> None:
+        """Take in the next shard."""
+        raw = brief.raw_data.bytes + (brief.raw_meta.bytes if brief.raw_meta else 0)
+        packed = (brief.zip_data.bytes if brief.zip_data else 0) + (brief.zip_meta.bytes if brief.zip_meta else 0)
+        self.samples.append(brief.samples)
+        self.raw_bytes.append(raw)
+        self.stored_bytes.append(raw if brief.compression is None else packed)
+        self.files += files
+
+
+def read_index(data: bytes, source: str) -> Entries:
+    """Check the text of an ``index.json``.
+
+    Args:
+        data: Its bytes.
+        source: Its URL or path, for messages.
+
+    Raises:
+        FormatError: it is not an index, or says what cannot be.
+    """
+    return _Checker(source).index(data)
+
+
+def read_entry(text: msgspec.Raw, source: str) -> ShardInfo:
+    """Check the text of one shard's entry.
+
+    Raises:
+        FormatError: it is not what the format says.
+    """
+    return _Checker(source).shard(msgspec.json.decode(text))
+
+
+class _Checker:
+    """Holds what an index says against the format. Every complaint names the index and the shard."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._where = ''
+
+    def refuse(self, what: str) -> NoReturn:
+        raise FormatError(f'{self._source}{self._where}: {what}')
+
+    def index(self, data: bytes) -> 'Entries':
+        """Check a whole index."""
+        self._check_version(data)
+        try:
+            shards = _read_shards(data).shards
+            found = self._look_at(shards)
+        except msgspec.ValidationError as error:
+            raise FormatError(f'{self._source}{self._where}: {error}') from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise FormatError(f'{self._source} is not JSON, or only a part of it: {error}') from error
+        if data.count(b'"basename"') != found.files or data.count(b'"samples"') != len(shards):
+            # A column of that name, or a key that stands twice, of which one would be believed.
+            self._refuse_doubles(data)
+        return found
+
+    def _look_at(self, shards: list[msgspec.Raw]) -> 'Entries':
+        found = Entries(shards)
+        shared_by_some: set[tuple[Any, ...]] = set()
+        names: set[str] = set()
+        for number, text in enumerate(shards):
+            self._where = f', shard {number}'
+            brief = _read_brief(text)
+            shared = brief.shared()
+            if shared not in shared_by_some:
+                self.shard(msgspec.json.decode(text))
+                shared_by_some.add(shared)
+            self._check_brief(brief)
+            files = [file for file in (brief.raw_data, brief.raw_meta, brief.zip_data, brief.zip_meta) if file is not None]
+            for file in files:
+                if file.basename in names:
+                    self.refuse(f'the file {file.basename!r} is named twice')
+                names.add(file.basename)
+            found.add(brief, len(files))
+        self._where = ''
+        return found
+
+    def _check_version(self, data: bytes) -> None:
+        """Look at the version alone first: of another one, nothing else can be expected."""
+        try:
+            version = msgspec.json.decode(data, type=_Version).version
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return  # what is wrong is said with the rest
+        if version is not msgspec.UNSET and version != INDEX_VERSION:
+            self.refuse(f'version {version!r} of the format; this library reads version {INDEX_VERSION}')
+
+    def _refuse_doubles(self, data: bytes) -> None:
+        def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            found = dict(pairs)
+            if len(found) != len(pairs):
+                self.refuse(f'an object has a key twice: {", ".join(sorted(found))}')
+            return found
+
+        try:
+            json.loads(data, object_pairs_hook=check)
+        except (ValueError, RecursionError) as error:
+            raise error if isinstance(error, FormatError) else FormatError(f'{self._source}: {error}') from error
+
+    def _check_brief(self, brief: _Brief) -> None:
+        if not 0 <= brief.samples < _MOST_BYTES:
+            self.refuse(f'samples is {brief.samples}, not a count')
+        for key in ('raw_data', 'raw_meta', 'zip_data', 'zip_meta'):
+            file: _BriefFile | None = getattr(brief, key)
+            if file is not None:
+                if not _is_plain(file.basename):
+                    self._basename(file.basename, key)
+                if not 0 <= file.bytes < _MOST_BYTES:
+                    self.refuse(f'bytes of {key} is {file.bytes}, not a count')
+        if brief.raw_meta is None and brief.format != 'mds':
+            self.refuse('raw_meta is missing')
+        if brief.compression is not None and (brief.zip_data is None or (brief.zip_meta is None) != (brief.format == 'mds')):
+            self.refuse('the compressed files are missing')
+        # Each sample has an offset, so a count that is too large for the file is a lie.
+        offsets = brief.raw_meta or brief.raw_data
+        if 4 * (brief.samples + 2) > offsets.bytes:
+            self.refuse(f'{brief.samples} samples cannot be in {offsets.basename!r} of {offsets.bytes} bytes')
+
+    def shard(self, entry: Any) -> ShardInfo:
+        if not isinstance(entry, dict):
+            self.refuse(f'a shard is an object, this is a {type(entry).__name__}')
+        if entry.get('version') != INDEX_VERSION:
+            self.refuse(f'version {entry.get("version")!r} of the format; this library reads version {INDEX_VERSION}')
+        kind = entry.get('format')
+        if kind not in FORMATS:
+            self.refuse(f'format {kind!r}; there are {", ".join(FORMATS)}')
+        compression = entry.get('compression')
+        if compression is not None and not isinstance(compression, str):
+            self.refuse(f'compression is {compression!r}, not a name')
+        files: dict[str, Any] = {}
+        for file in FILES[kind]:
+            files[f'raw_{file}'] = self._file(entry, f'raw_{file}')
+            files[f'zip_{file}'] = None if compression is None else self._file(entry, f'zip_{file}')
+        size_limit = entry.get('size_limit')
+        shard = ShardInfo(
+            format=kind,
+            samples=self._count(entry.get('samples'), 'samples'),
+            compression=compression,
+            hashes=tuple(self._strings(entry.get('hashes', []), 'hashes')),
+            size_limit=None if size_limit is None else self._count(size_limit, 'size_limit'),
+            **self._schema(entry, kind),
+            **files,
+        )
+        # Each sample has an offset, so a count that is too large for the file is a lie.
+        offsets = shard.raw_files[-1]
+        if 4 * (shard.samples + 2) > offsets.bytes:
+            self.refuse(f'{shard.samples} samples cannot be in {offsets.basename!r} of {offsets.bytes} bytes')
+        return shard
+
+    def _schema(self, entry: dict[str, Any], kind: str) -> dict[str, Any]:
+        schema: dict[str, Any] = {}
+        keys = SCHEMA_KEYS[kind]
+        if 'column_names' in keys:
+            names = self._strings(entry.get('column_names'), 'column_names')
+            encodings = self._strings(entry.get('column_encodings'), 'column_encodings')
+            if len(names) != len(encodings) or len(set(names)) != len(names):
+                self.refuse('column_names and column_encodings do not match, or a name stands twice')
+            schema.update(column_names=tuple(names), column_encodings=tuple(encodings))
+        if 'column_sizes' in keys:
+            sizes = entry.get('column_sizes')
+            if not isinstance(sizes, list) or len(sizes) != len(schema['column_names']):
+                self.refuse('column_sizes is not a list as long as column_names')
+            schema['column_sizes'] = tuple(None if size is None else self._count(size, 'column_sizes') for size in sizes)
+        if 'columns' in keys:
+            columns = entry.get('columns')
+            if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
+                self.refuse('columns is not an object of encodings')
+            schema['columns'] = columns
+        for key in ('newline', 'separator'):
+            if key in keys:
+                value = entry.get(key)
+                if not isinstance(value, str) or not value:
+                    self.refuse(f'{key} is {value!r}')
+                schema[key] = value
+        if kind in ('csv', 'tsv'):
+            schema['separator'] = ',' if kind == 'csv' else '\t'
+        return schema
+
+    def _file(self, entry: dict[str, Any], key: str) -> FileInfo:
+        value = entry.get(key)
+        if not isinstance(value, dict):
+            self.refuse(f'{key} is {"missing" if value is None else "not an object"}')
+        hashes = value.get('hashes', {})
+        if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
+            self.refuse(f'hashes of {key} are not an object of digests')
+        return FileInfo(self._basename(value.get('basename'), key), self._count(value.get('bytes'), f'bytes of {key}'), hashes)
+
+    def _basename(self, name: Any, key: str) -> str:
+        inside = isinstance(name, str) and name and not any(part in ('', '.', '..') for part in name.split('/'))
+        if not inside or any(letter in name for letter in '\\\0') or len(name) > 1024:
+            self.refuse(f'{key} is named {name!r:.200}, which is not a file inside the dataset')
+        if name == 'index.json' or name.startswith('.streaming/'):
+            self.refuse(f'{key} is named {name!r}, which is not a shard')
+        return str(name)
+
+    def _count(self, value: Any, what: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MOST_BYTES:
+            self.refuse(f'{what} is {value!r:.100}, not a count')
+        return int(value)
+
+    def _strings(self, value: Any, what: str) -> list[str]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.refuse(f'{what} is not a list of names')
+        return value

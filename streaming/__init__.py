@@ -13,20 +13,41 @@ if TYPE_CHECKING:
     from streaming.local import LocalDataset
     from streaming.stream import Stream
     from streaming.world import World
+    from streaming.writers.jsonl import JSONWriter
     from streaming.writers.mds import MDSWriter
+    from streaming.writers.merge import merge_index
+    from streaming.writers.xsv import CSVWriter, TSVWriter, XSVWriter
 
 __version__ = '0.1.0'
 
-__all__ = ['LocalDataset', 'MDSWriter', 'Stream', 'StreamingDataLoader', 'StreamingDataset', 'World', '__version__']
+__all__ = [
+    'CSVWriter',
+    'JSONWriter',
+    'LocalDataset',
+    'MDSWriter',
+    'Stream',
+    'StreamingDataLoader',
+    'StreamingDataset',
+    'TSVWriter',
+    'World',
+    'XSVWriter',
+    '__version__',
+    'merge_index',
+]
 
 # Name -> the module that has it.
 _HOMES = {
+    'CSVWriter': 'streaming.writers.xsv',
+    'JSONWriter': 'streaming.writers.jsonl',
     'LocalDataset': 'streaming.local',
     'MDSWriter': 'streaming.writers.mds',
     'Stream': 'streaming.stream',
     'StreamingDataLoader': 'streaming.loader',
     'StreamingDataset': 'streaming.dataset',
+    'TSVWriter': 'streaming.writers.xsv',
     'World': 'streaming.world',
+    'XSVWriter': 'streaming.writers.xsv',
+    'merge_index': 'streaming.writers.merge',
 }
 
 

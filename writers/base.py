@@ -102,6 +102,7 @@ class Writer(ABC):
         self._publisher = Publisher(self._destination, max_workers, on_stored=self._note_stored, on_failure=self._stop)
         # Last of all that may raise: from here on an old dataset may be gone.
         self._destination.prepare()
+        self._check_format()
         self._number = self._destination.first_number
         self._bar = _open_bar() if progress_bar else None
         self._encode: Callable[[Mapping[str, Any]], bytes]
@@ -134,10 +135,35 @@ class Writer(ABC):
         self._append, self._append_size = self._buffer.append, self._sizes.append
 
     @property
-    def existing(self) -> ShardInfo | None:
+    def _existing(self) -> ShardInfo | None:
         """The last shard of the dataset that is appended to, None where a new one is written."""
         table = self._destination.existing
         return table[len(table) - 1] if table else None
+
+    def _check_like_existing(self) -> None:
+        """Refuse to append shards of other columns than those that are there.
+
+        Raises:
+            ArgumentError: they are.
+        """
+        last = self._existing
+        if last is None:
+            return
+        ours = self._describe()
+        theirs = {key: getattr(last, key) for key in ours}
+        if ours != theirs:
+            found = {key: value for key, value in theirs.items() if value != ours[key]}
+            raise ArgumentError(
+                f'shards of other columns cannot be appended to {self._destination.url}: it has {found}, '
+                f'this writer { ({key: ours[key] for key in found}) }'
+            )
+
+    def _check_format(self) -> None:
+        last = self._existing
+        if last is not None and last.format != self.format:
+            raise ArgumentError(
+                f'{self._destination.url} has shards of format {last.format!r}, none of {self.format!r} can be appended'
+            )
 
     @abstractmethod
     def _head(self, sizes: Sizes) -> bytes:
@@ -201,6 +227,8 @@ class Writer(ABC):
         head, meta = self._head(sizes), self._meta(sizes)
         files = [] if meta is None else [self._files.pack(f'{name}.meta', meta)]
         with buffer.whole(head) as whole:
+            if len(whole) > _MOST_BYTES:
+                raise ArgumentError(f'{name} has {len(whole)} bytes; shards are under 4 GiB: lower size_limit')
             data = self._files.pack(name, whole)
             if data.packed is None:
                 put(data.key, data.data)

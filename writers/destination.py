@@ -21,7 +21,7 @@ from streaming.store import RetryPolicy, RetryStore, open_store
 from streaming.store.local import LocalStore
 from streaming.store.protocol import Store
 
-__all__ = ['INDEX', 'Destination', 'is_url']
+__all__ = ['INDEX', 'Destination', 'split_out']
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _SHARD = re.compile(rf'shard\.(\d{{5,}})\.(?:{"|".join(FORMATS)})(?:\.meta)?(?:\
 _PARALLEL = 16
 
 
-def is_url(place: str) -> bool:
+def _is_url(place: str) -> bool:
     """Whether a place is not a plain path (nor a ``file://`` URL)."""
     return ('://' in place or place.startswith('dbfs:/')) and not place.startswith('file://')
 
@@ -69,7 +69,7 @@ class Destination:
             raise ArgumentError(f'retry must not be negative, got {retry}')
         if exist_ok not in (False, True, 'append'):
             raise ArgumentError(f"exist_ok must be False, True or 'append', got {exist_ok!r}")
-        self.local, self.remote = _split(out)
+        self.local, self.remote = split_out(out)
         self.existing: ShardTable | None = None
         self.first_number = 0
         self._mode = exist_ok
@@ -95,14 +95,18 @@ class Destination:
             AlreadyExistsError: there is a dataset, or a part of one, and ``exist_ok`` is False.
             FormatError: what is to be appended to is no dataset.
         """
-        if self._mode == 'append':
-            self._open_existing()
-        elif self._mode:
+        try:
+            if self._mode == 'append':
+                self._open_existing()
+                return
             for store in self._stores:
-                self._begin_overwriting(store)
-        else:
-            for store in self._stores:
-                _refuse_existing(store)
+                if self._mode:
+                    self._begin_overwriting(store)
+                else:
+                    _refuse_existing(store)
+        except BaseException:
+            self.close()
+            raise
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Put a file of a shard in every store, and see that all of it arrived.
@@ -194,9 +198,14 @@ class Destination:
             store.delete(INDEX)
 
 
-def _split(out: object) -> tuple[str | None, str | None]:
+def split_out(out: object) -> tuple[str | None, str | None]:
+    """The path and the URL of an ``out``; None for the one that it does not have.
+
+    Raises:
+        ArgumentError: it is none.
+    """
     if isinstance(out, (str, Path)) and str(out):
-        return (None, str(out)) if is_url(str(out)) else (str(out), None)
+        return (None, str(out)) if _is_url(str(out)) else (str(out), None)
     if isinstance(out, (tuple, list)) and len(out) == 2 and all(isinstance(part, (str, Path)) and str(part) for part in out):
         return str(out[0]), str(out[1])
     raise ArgumentError(f'out must be a path, a URL or (local, remote), got {out!r}')

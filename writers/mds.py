@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from streaming.errors import ArgumentError
 from streaming.format.infer import infer_columns
 from streaming.format.mds import MDSSchema, head_bytes, shard_config, shard_head
 from streaming.writers.base import Sizes, Writer, WriterOptions
@@ -39,7 +38,9 @@ class MDSWriter(Writer):
         super().__init__(**options)
         self.columns: dict[str, str] = {}
         self._config = b''
-        schema = self._like_existing(schema)
+        last = self._existing
+        if schema is None and last is not None:
+            schema = MDSSchema.of_shard(last, self._destination.url)
         if schema is None:
             self._begin(self._encode_first)
         else:
@@ -56,6 +57,7 @@ class MDSWriter(Writer):
 
     def _use(self, schema: MDSSchema) -> None:
         self._schema = schema
+        self._check_like_existing()
         self.columns = dict(zip(schema.names, schema.encodings, strict=True))
         self._config = shard_config(schema, self.compression, self.hashes, self.size_limit)
         self._begin(schema.encoder(), head_bytes=head_bytes(0, self._config), bytes_a_sample=4)
@@ -65,21 +67,6 @@ class MDSWriter(Writer):
         data = schema.encoder()(sample)
         self._use(schema)
         return data
-
-    def _like_existing(self, schema: MDSSchema | None) -> MDSSchema | None:
-        """The columns of the dataset that is appended to, or those given where a new one is written."""
-        last = self.existing
-        if last is None:
-            return schema
-        if last.format != 'mds':
-            raise ArgumentError(f'{self._destination.url} is a dataset of format {last.format!r}, MDS shards cannot be appended')
-        found = MDSSchema.of_shard(last, self._destination.url)
-        if schema is not None and schema != found:
-            raise ArgumentError(
-                f'the columns of {self._destination.url} are {dict(zip(found.names, found.encodings, strict=True))}, '
-                f'not {dict(zip(schema.names, schema.encodings, strict=True))}'
-            )
-        return found
 
     def _head(self, sizes: Sizes) -> bytes:
         return shard_head(sizes, self._config)

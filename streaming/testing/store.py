@@ -231,6 +231,11 @@ class StoreTests:
         store.read_into('key', 3, memoryview(buffer)[2:6])
         assert buffer == b'..3456....'
 
+    def test_a_range_tells_of_its_object(self, store: Store) -> None:
+        store.put('key', b'0123456789')
+        found = store.read_into('key', 3, memoryview(bytearray(4)))
+        assert found in (None, store.head('key'))
+
     @pytest.mark.parametrize(('start', 'size'), [(0, 11), (5, 6), (10, 1), (11, 1), (1 << 40, 1)])
     def test_ranges_beyond_the_end(self, store: Store, start: int, size: int) -> None:
         store.put('key', b'0123456789')

@@ -1,0 +1,145 @@
+"""oci:// over TLS, through a front that takes it off, with a certificate of our own authority."""
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streaming.errors import ArgumentError, StoreError
+from streaming.store import open_store
+from streaming.store.protocol import Store
+from streaming.testing.oci import OCIServer
+from streaming.testing.store import StoreTests
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'loopback')])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    (folder / 'ca.pem').write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / 'key.pem').write_bytes(pem)
+    return folder / 'ca.pem', folder / 'key.pem'
+
+
+class Front:
+    """Takes TLS off and passes the bytes on."""
+
+    def __init__(self, backend: str, certificate: Path, key: Path) -> None:
+        self._host, _, port = backend.removeprefix('http://').partition(':')
+        self._port = int(port)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(ready),))
+        self._thread.start()
+        assert ready.wait(10)
+
+    async def _serve(self, ready: threading.Event) -> None:
+        server = await asyncio.start_server(self._accept, '127.0.0.1', 0, ssl=self._context)
+        self.endpoint = f'https://127.0.0.1:{server.sockets[0].getsockname()[1]}'
+        ready.set()
+        await self._stop.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection(self._host, self._port)
+        await asyncio.gather(self._pump(reader, back_writer), self._pump(back_reader, writer), return_exceptions=True)
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@pytest.fixture(scope='module')
+def front(oci_server: OCIServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Endpoint, and the certificate to trust."""
+    certificate, key = write_certificate(tmp_path_factory.mktemp('tls'))
+    front = Front(oci_server.endpoint, certificate, key)
+    yield front.endpoint, certificate
+    front.stop()
+
+
+@pytest.fixture
+def tls_url(front: tuple[str, Path], oci: OCIServer, oci_url: str) -> str:
+    return f'{oci_url.replace(oci.endpoint, front[0])}'
+
+
+@pytest.mark.slow
+class TestOCIStoreOverTLS(StoreTests):
+    large_bytes = (11 << 20) + 3
+    examples = 1
+
+    @pytest.fixture
+    def store(self, front: tuple[str, Path], tls_url: str) -> Iterator[Store]:
+        store = open_store(tls_url, {'ca_bundle': str(front[1]), 'single_put_bytes': '6mb', 'part_bytes': '5mb', 'timeout_s': 20})
+        yield store
+        store.close()
+
+
+def test_whom_to_trust(front: tuple[str, Path], tls_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('SSL_CERT_FILE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'):
+        monkeypatch.delenv(name, raising=False)
+    trusting = open_store(f'{tls_url}&ca_bundle={front[1]}')
+    trusting.put('key', b'x')
+    assert trusting.get('key') == b'x'
+    trusting.close()
+    distrustful = open_store(tls_url)
+    for call in (lambda: distrustful.get('key'), lambda: distrustful.put('key', b'')):
+        with pytest.raises(StoreError, match=r'oci://.*key: the server.s certificate is not to be trusted.*ca_bundle'):
+            call()
+    distrustful.close()
+    for name in ('SSL_CERT_FILE', 'REQUESTS_CA_BUNDLE', 'OCI_CLI_CERT_BUNDLE'):
+        monkeypatch.setenv(name, str(front[1]))
+        by_environment = open_store(tls_url)
+        by_environment.put('key', b'x')
+        assert by_environment.get('key') == b'x'
+        by_environment.close()
+        monkeypatch.delenv(name)
+    (tmp_path / 'garbage').write_text('no certificate')
+    for path in (tmp_path / 'garbage', tmp_path / 'missing'):
+        broken = open_store(f'{tls_url}&ca_bundle={path}')
+        with pytest.raises(ArgumentError, match=f'{path} cannot be read'):
+            broken.get('key')

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import zstandard
 
 from streaming.errors import ArgumentError, CorruptError, MissingExtraError
@@ -223,12 +224,12 @@ class _Cramjam(Codec):
         return _WholeBuffer(self.name, size, self._load(), self._into)
 
     @abstractmethod
-    def _into(self, module: Any, data: bytes, target: bytearray) -> int:
+    def _into(self, module: Any, data: bytes, target: Any) -> int:
         """Decompress into a buffer, which may be too small (then it raises), and say how many bytes that gave."""
 
 
 class _WholeBuffer(_Counting):
-    def __init__(self, name: str, size: int, module: Any, into: Callable[[Any, bytes, bytearray], int]) -> None:
+    def __init__(self, name: str, size: int, module: Any, into: Callable[[Any, bytes, Any], int]) -> None:
         super().__init__(name, size)
         self._module = module
         self._into = into
@@ -239,12 +240,13 @@ class _WholeBuffer(_Counting):
         return b''
 
     def finish(self) -> bytes:
-        target = bytearray(self._size + 1)
+        # Memory is taken as it is written, so a declared size that lies costs nothing.
+        target = np.empty(self._size + 1, np.uint8)
         try:
             given = self._into(self._module, b''.join(self._parts), target)
         except Exception as error:  # cramjam raises its own type for what is no stream, and others for a full buffer
             raise CorruptError(f'it is no {self._name}, or gives more than {self._size} bytes: {error}') from error
-        data = self._count(bytes(memoryview(target)[:given]))
+        data = self._count(target[:given].tobytes())
         self._end(True, b'')
         return data
 
@@ -258,7 +260,7 @@ class _Brotli(_Cramjam):
     def compress(self, data: bytes | memoryview) -> bytes:
         return bytes(self._load().compress(data, level=self.level))
 
-    def _into(self, module: Any, data: bytes, target: bytearray) -> int:
+    def _into(self, module: Any, data: bytes, target: Any) -> int:
         return int(module.decompress_into(data, target))
 
 
@@ -269,7 +271,7 @@ class _Snappy(_Cramjam):
     def compress(self, data: bytes | memoryview) -> bytes:
         return bytes(self._load().compress_raw(data))
 
-    def _into(self, module: Any, data: bytes, target: bytearray) -> int:
+    def _into(self, module: Any, data: bytes, target: Any) -> int:
         return int(module.decompress_raw_into(data, target))
 
 

@@ -18,6 +18,7 @@ from streaming.format.shard import FILES, FORMATS, INDEX_VERSION, SCHEMA_KEYS, F
 __all__ = ['Entries', 'read_entry', 'read_index']
 
 _MOST_BYTES = 1 << 62
+_MOST_SHARD_BYTES = (1 << 32) - 1
 
 
 class _Version(msgspec.Struct):
@@ -112,7 +113,12 @@ def read_entry(text: msgspec.Raw, source: str) -> ShardInfo:
     Raises:
         FormatError: it is not what the format says.
     """
-    return _Checker(source).shard(msgspec.json.decode(text))
+    try:
+        entry = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Where an index is loaded, what is not looked at is only skipped.
+        raise FormatError(f'{source} is no JSON: {error}') from error
+    return _Checker(source).shard(entry)
 
 
 class _Checker:
@@ -196,6 +202,8 @@ class _Checker:
             self.refuse('raw_meta is missing')
         if brief.compression is not None and (brief.zip_data is None or (brief.zip_meta is None) != (brief.format == 'mds')):
             self.refuse('the compressed files are missing')
+        if brief.raw_data.bytes > _MOST_SHARD_BYTES:
+            self.refuse(f'{brief.raw_data.basename!r} has {brief.raw_data.bytes} bytes; offsets of 32 bits end at 4 GiB')
         # Each sample has an offset, so a count that is too large for the file is a lie.
         offsets = brief.raw_meta or brief.raw_data
         if 4 * (brief.samples + 2) > offsets.bytes:

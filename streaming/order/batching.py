@@ -14,7 +14,7 @@ from streaming.errors import ArgumentError
 from streaming.order.config import OrderConfig, Origin
 from streaming.order.lookup import Arrays, Group
 from streaming.order.partition import Deal, Grid, Int64Array, grid_for, sorted_positions
-from streaming.order.schedule import Schedules
+from streaming.order.schedule import Schedule, Schedules
 
 __all__ = ['BoolArray', 'DevicePerStream', 'PerStream', 'RandomBatches', 'Sequence', 'Stratified', 'look_up']
 
@@ -32,8 +32,20 @@ class Sequence(Protocol):
     length: int
     unit: int
 
+    @property
+    def grids(self) -> Items[tuple[Group, Grid]]:
+        """The groups that it draws on, each with its grid."""
+        ...
+
     def look_up(self, places: Int64Array) -> tuple[Int64Array, BoolArray]:
         """The samples at places (N,), int64 (N,), and which of them are repeats, bool (N,)."""
+        ...
+
+    def places_of(self, group: int, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Between which places, both included, positions (N,) of the group's grid are read; int64 (N,) each.
+
+        Positions that are not read at all have places past the end.
+        """
         ...
 
 
@@ -71,6 +83,15 @@ class RandomBatches:
         ids, repeats = look_up(self._group, dealt.grid, dealt.positions(dealt_places))
         return ids, repeats | (dealt_places >= dealt.left)
 
+    @property
+    def grids(self) -> Items[tuple[Group, Grid]]:
+        return [(self._group, self._deal.grid)]
+
+    def places_of(self, group: int, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        size = self._deal.batch_size * self._deal.nodes * self._deal.ranks
+        begins = (positions - self._deal.start) // size * size
+        return begins, begins + size - 1
+
 
 class Stratified:
     """Each global batch has a part of every stream, as large as its share.
@@ -90,23 +111,22 @@ class Stratified:
     def __init__(self, groups: Items[Group], proportions: Items[float], config: OrderConfig, origin: Origin) -> None:
         self._groups = groups
         self._size = origin.global_batch_size
-        self._parts = _batch_parts(proportions, self._size)
+        self._parts = _batch_parts(proportions, self._size) if groups else []
         compact = config.tail != 'pad'
         # As mosaicml-streaming does it, streams are dealt to the ranks of a single node.
-        ranks = origin.ranks_per_node if config.is_compatible else 1
+        ranks = origin.ranks_per_node if config.is_compatible and not compact else 1
         self._deals = [Deal(grid_for(g.samples, config.rows, 1, compact=compact), 0, 1, ranks, 1) for g in groups]
         batches = [dealt.samples_of_rank * ranks // part for dealt, part in zip(self._deals, self._parts, strict=True)]
-        self.length = min(batches) * self._size
-        if config.is_compatible:
-            self._stream_of = np.repeat(np.arange(len(groups)), self._parts)
-            self._nth_of = np.concatenate([np.arange(part) for part in self._parts])
-            self._modulus = 0
-        else:
+        self.length = min(batches, default=0) * self._size
+        # Which stream each place of a global batch has, and which sample of the stream's part.
+        parts = np.array(self._parts, np.int64)
+        self._stream_of = np.repeat(np.arange(len(parts)), parts)
+        self._nth_of = np.arange(int(parts.sum())) - np.repeat(np.cumsum(parts) - parts, parts)
+        self._modulus = 0
+        if not config.is_compatible:
             # Sorted by how far they are in their part: each rank gets of every stream, and of few rows.
-            streams = np.repeat(np.arange(len(groups)), self._parts)
-            nth = np.concatenate([np.arange(part) for part in self._parts])
-            order = np.lexsort((streams, (nth + 0.5) / np.array(self._parts)[streams]))
-            self._stream_of, self._nth_of = streams[order], nth[order]
+            order = np.lexsort((self._stream_of, (self._nth_of + 0.5) / parts[self._stream_of]))
+            self._stream_of, self._nth_of = self._stream_of[order], self._nth_of[order]
             self._modulus = origin.num_nodes if config.rows % origin.num_nodes == 0 else config.rows
 
     def look_up(self, places: Int64Array) -> tuple[Int64Array, BoolArray]:
@@ -125,6 +145,14 @@ class Stratified:
             ids[here], repeats[here] = look_up(self._groups[stream], dealt.grid, positions)
             repeats[here] |= padded
         return ids, repeats
+
+    @property
+    def grids(self) -> Items[tuple[Group, Grid]]:
+        return [(group, dealt.grid) for group, dealt in zip(self._groups, self._deals, strict=True)]
+
+    def places_of(self, group: int, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        begins = positions // self._parts[group] * self._size
+        return begins, begins + self._size - 1
 
 
 def _batch_parts(proportions: Items[float], size: int) -> list[int]:
@@ -161,11 +189,12 @@ class PerStream:
         nodes, ranks, size = origin.num_nodes, origin.ranks_per_node, origin.batch_size
         compact = config.tail != 'pad'
         self._deals = [Deal(grid_for(g.samples, config.rows, nodes, compact=compact), 0, nodes, ranks, size) for g in groups]
-        if config.is_compatible:
+        if config.is_compatible and not compact:
             counts = [dealt.samples_of_rank // size for dealt in self._deals]
         else:
             counts = [dealt.left // origin.global_batch_size for dealt in self._deals]
         self.length = sum(counts) * origin.global_batch_size
+        self._counts = counts
         self._schedules = Schedules(counts, 1, config, epoch, arrays)
 
     def look_up(self, places: Int64Array) -> tuple[Int64Array, BoolArray]:
@@ -175,6 +204,14 @@ class PerStream:
         device, slot = np.divmod(within, origin.batch_size)
         node, rank = np.divmod(device, origin.ranks_per_node)
         return _look_up_dealt(self._groups, self._deals, stream_of, (node, rank, number * origin.batch_size + slot))
+
+    @property
+    def grids(self) -> Items[tuple[Group, Grid]]:
+        return [(group, dealt.grid) for group, dealt in zip(self._groups, self._deals, strict=True)]
+
+    def places_of(self, group: int, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        size = self._origin.global_batch_size
+        return _times(self._schedules[0], group, positions // size, self._counts[group], size, self.length)
 
 
 class DevicePerStream:
@@ -209,13 +246,15 @@ class DevicePerStream:
             self._deals = [
                 Deal(grid_for(g.samples, rows, rows, compact=compact), 0, rows, origin.ranks_per_node, 1) for g in groups
             ]
-            of_node = [dealt.samples_of_rank * origin.ranks_per_node * self._rows_a_node for dealt in self._deals]
+            of_rank = [dealt.left // (rows * dealt.ranks) if compact else dealt.samples_of_rank for dealt in self._deals]
+            of_node = [samples * origin.ranks_per_node * self._rows_a_node for samples in of_rank]
         else:
             self._deals = [Deal(grid_for(g.samples, rows, nodes, compact=compact), 0, nodes, 1, size) for g in groups]
             of_node = [dealt.left // nodes for dealt in self._deals]
         counts = [samples // size for samples in of_node]
         self._batches_of_node = sum(counts)
         self.length = self._batches_of_node * nodes * size
+        self._counts = counts
         self._schedules = Schedules(counts, nodes, config, epoch, arrays)
 
     def look_up(self, places: Int64Array) -> tuple[Int64Array, BoolArray]:
@@ -239,6 +278,38 @@ class DevicePerStream:
         turn, rank = np.divmod(numbers, origin.ranks_per_node)
         turn, row = np.divmod(turn, self._rows_a_node)
         return _look_up_dealt(self._groups, self._deals, stream_of, (node * self._rows_a_node + row, rank, turn))
+
+    @property
+    def grids(self) -> Items[tuple[Group, Grid]]:
+        return [(group, dealt.grid) for group, dealt in zip(self._groups, self._deals, strict=True)]
+
+    def places_of(self, group: int, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        origin, nodes = self._origin, self._origin.num_nodes
+        # What a node reads of the stream goes on evenly with the positions, give or take a turn through ranks or rows.
+        turn = max(self._deals[group].grid.rows, nodes) * origin.ranks_per_node + origin.batch_size
+        low = np.maximum(0, positions // nodes - turn) // origin.batch_size
+        high = (positions // nodes + turn) // origin.batch_size
+        first, last = positions, positions
+        for node in range(nodes):
+            schedule, count = self._schedules[node], self._counts[group]
+            begin, _ = _times(schedule, group, low, count, nodes * origin.batch_size, self.length)
+            _, end = _times(schedule, group, high, count, nodes * origin.batch_size, self.length)
+            first = np.minimum(first, begin) if node else begin
+            last = np.maximum(last, end) if node else end
+        # By steps of all ranks at once, whichever rank has the batch.
+        step = origin.global_batch_size
+        return first // step * step, (last // step + 1) * step - 1
+
+
+def _times(
+    schedule: Schedule, stream: int, numbers: Int64Array, count: int, size: int, length: int
+) -> tuple[Int64Array, Int64Array]:
+    """Between which places a stream's own batches ``numbers`` come; those that it does not have come past the end."""
+    if not count:
+        return np.full(len(numbers), length), np.full(len(numbers), length)
+    first, last = schedule.when(stream, np.minimum(numbers, count - 1))
+    missing = numbers >= count
+    return np.where(missing, length, first * size), np.where(missing, length, (last + 1) * size - 1)
 
 
 def _look_up_dealt(

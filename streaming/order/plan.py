@@ -14,14 +14,15 @@ from streaming.order.batching import (
     RandomBatches,
     Sequence,
     Stratified,
-    look_up,
 )
 from streaming.order.config import OrderConfig, Origin, StreamSamples, data_world
 from streaming.order.lookup import Arrays, Group, compute_here
 from streaming.order.partition import Deal, Int64Array, divide_each_other, grid_for
+from streaming.order.rest import Dealt, Flat
 from streaming.order.sampling import share_out
 from streaming.order.state import make_state
 from streaming.order.subset import Subset
+from streaming.order.uses import ShardUses, sort_uses
 from streaming.world import World
 
 __all__ = ['OrderConfig', 'Plan', 'StreamSamples', 'Subset']
@@ -172,6 +173,22 @@ class Plan:
             array.setflags(write=False)
         return ids, real
 
+    def shard_uses(self, node: int | None = None) -> ShardUses:
+        """When a node uses each shard in the rest of the epoch.
+
+        By formula, and never too short, for the windowed order and without shuffling: it costs O(shards). For an order of
+        mosaicml-streaming the node's part of its array is looked through once.
+
+        Args:
+            node: The node, as data sees it. Default: None, this rank's.
+        """
+        node = self._data.node if node is None else node
+        found = []
+        for first_shard, shards, first, last in self._rest.uses(node):
+            size = self.global_batch_size
+            found.append((first_shard + shards, first // size, last // size))
+        return sort_uses(found, self.num_batches)
+
     # ---- state -------------------------------------------------------------------------------------------------------------
 
     def state(self, epoch: int, sample_in_epoch: int) -> dict[str, Any]:
@@ -194,7 +211,7 @@ class Plan:
         origin = self.config.origin
         return origin if origin is not None and origin.epoch == self.epoch and self.sample_in_epoch else self._here
 
-    def _make_rest(self) -> '_Rest':
+    def _make_rest(self) -> Dealt | Flat:
         config, nodes = self.config, self._data.num_nodes
         if config.batching_method != 'random':
             return self._flat(self._make_sequence(), self._start_of_sequence())
@@ -213,7 +230,7 @@ class Plan:
             sequence = RandomBatches(group, Deal(grid, self.sample_in_epoch, began, ranks, size))
             return self._flat(sequence, 0, self.sample_in_epoch + sequence.length)
         grid = grid_for(group.samples, config.rows, nodes, compact=compact)
-        return _Dealt(group, Deal(grid, self.sample_in_epoch, nodes, ranks, self._batch_size), self._data)
+        return Dealt(group, Deal(grid, self.sample_in_epoch, nodes, ranks, self._batch_size), self._data)
 
     def _start_of_sequence(self) -> int:
         """Where to go on in a sequence."""
@@ -233,7 +250,10 @@ class Plan:
         chosen = [number for number, count in enumerate(self._shares.choose) if count]
         groups = [self._group([number], self._shares.proportions[number]) for number in chosen]
         if config.batching_method == 'stratified':
-            return Stratified(groups, [self._shares.proportions[number] for number in chosen], config, origin)
+            # Streams too small to have a sample have no part either.
+            shares = [self._shares.proportions[number] for number in chosen]
+            shares = shares if len(shares) == len(self._streams) else [share / sum(shares) for share in shares]
+            return Stratified(groups, shares, config, origin)
         if config.batching_method == 'per_stream':
             return PerStream(groups, config, origin, self.epoch, self._arrays)
         return DevicePerStream(groups, config, origin, self.epoch, self._arrays)
@@ -247,13 +267,14 @@ class Plan:
             [self._streams[number] for number in numbers],
             [self._shares.choose[number] for number in numbers],
             [first_ids[number] for number in numbers],
+            sum(len(stream.samples) for stream in self._streams[: numbers[0]]),
             self.epoch,
             int(block_size * proportion),
             self._arrays,
         )
 
-    def _flat(self, sequence: Sequence, start: int, length: int | None = None) -> '_Flat':
-        return _Flat(sequence, start, sequence.length if length is None else length, self._data, self._batch_size)
+    def _flat(self, sequence: Sequence, start: int, length: int | None = None) -> Flat:
+        return Flat(sequence, start, sequence.length if length is None else length, self._data, self._batch_size)
 
     @property
     def _batch_size(self) -> int:
@@ -284,69 +305,3 @@ class Plan:
                 f'{self.config.batching_method} batching keeps apart',
                 stacklevel=3,
             )
-
-
-class _Dealt:
-    """The rest of an epoch that is dealt from one grid.
-
-    Args:
-        group: What is laid out in the grid.
-        dealt: How it is dealt.
-        world: The rank that asks.
-    """
-
-    def __init__(self, group: Group, dealt: Deal, world: World) -> None:
-        self._group = group
-        self._deal = dealt
-        self._world = world
-        self.length = dealt.grid.positions
-        self.left = dealt.left
-        self.samples_of_rank = dealt.samples_of_rank
-
-    def look_up(self, numbers: Int64Array) -> tuple[Int64Array, BoolArray]:
-        """The rank's samples ``numbers`` (N,), and which of them are repeats."""
-        dealt = self._deal
-        places = dealt.places(self._world.node, self._world.rank_of_node, numbers)
-        ids, repeats = look_up(self._group, dealt.grid, dealt.positions(places))
-        return ids, repeats | (places >= dealt.left)
-
-
-class _Flat:
-    """The rest of a sequence, read in global batches, each rank's part after the one before.
-
-    Args:
-        sequence: The sequence.
-        start: Where to begin in it.
-        length: The ``sample_in_epoch`` at its end.
-        world: The rank that asks.
-        batch_size: Samples a batch of one rank.
-    """
-
-    def __init__(self, sequence: Sequence, start: int, length: int, world: World, batch_size: int) -> None:
-        self._sequence = sequence
-        self._start = start
-        self._world = world
-        self._batch_size = batch_size
-        self.length = length
-        self.left = max(0, sequence.length - start)
-        whole, rest = divmod(self.left, batch_size * world.num_ranks)
-        # What is left for the last batch is shared out evenly, but what belongs together stays together.
-        unit = sequence.unit if batch_size % sequence.unit == 0 else 1
-        last = -(-rest // (unit * world.num_ranks)) * unit
-        self.samples_of_rank = whole * batch_size + last
-
-    def look_up(self, numbers: Int64Array) -> tuple[Int64Array, BoolArray]:
-        """The rank's samples ``numbers`` (N,), and which of them are repeats."""
-        batch, slot = np.divmod(numbers, self._batch_size)
-        of_rank = np.minimum(self._batch_size, self.samples_of_rank - batch * self._batch_size)
-        whole = self._batch_size * self._world.num_ranks
-        places = batch * whole + self._world.rank * of_rank + slot
-        late = np.flatnonzero(places >= self.left)
-        if late.size:
-            places[late] = places[late] - whole if self.left >= whole else places[late] % self.left
-        ids, repeats = self._sequence.look_up(self._start + places)
-        repeats[late] = True
-        return ids, repeats
-
-
-_Rest = _Dealt | _Flat

@@ -188,6 +188,8 @@ class Drawn:
 
     def first_ids(self, shards: Int64Array) -> Int64Array:
         """The id of the first sample of each of some shards (N,). Takes time, but no memory, by the number of all shards."""
+        if not len(shards):
+            return shards
         chunk, within = np.divmod(shards, _CHUNK)
         ends = np.cumsum(np.add.reduceat(self.sizes, np.arange(0, len(self.sizes), _CHUNK)))
         result = np.empty_like(shards)

@@ -28,6 +28,10 @@ class Schedule(Protocol):
         """The stream of each batch (N,), and which of the stream's batches it is (N,); both int64 (N,)."""
         ...
 
+    def when(self, stream: int, numbers: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Between which batches, both included, a stream's own ``numbers`` (N,) come; int64 (N,) each."""
+        ...
+
 
 def shuffled_turns(counts: Sequence[int], rng: np.random.Generator) -> Int64Array:
     """The streams' numbers, each as often as it has batches, shuffled as mosaicml-streaming does.
@@ -65,6 +69,10 @@ class DrawnSchedule:
         before = np.append(0, self._ends)
         return streams, places - before[streams]
 
+    def when(self, stream: int, numbers: Int64Array) -> tuple[Int64Array, Int64Array]:
+        batches = np.argsort(self._turns)[np.append(0, self._ends)[stream] + numbers]
+        return batches, batches
+
 
 class SpreadSchedule:
     """Turns by formula: each stream's batches lie evenly over the epoch, each at a random moment of its share of the time.
@@ -89,6 +97,11 @@ class SpreadSchedule:
             streams[here] = block_streams[batches[here] - block * _BLOCK]
             numbers[here] = block_numbers[batches[here] - block * _BLOCK]
         return streams, numbers
+
+    def when(self, stream: int, numbers: Int64Array) -> tuple[Int64Array, Int64Array]:
+        count, slack = dict(self._counts)[stream], len(self._counts) + 2
+        low = numbers * self._total // count - slack
+        return np.maximum(0, low), np.minimum(self._total - 1, low + self._total // count + 2 * slack + 1)
 
     def _scheduled(self, block: int) -> tuple[int, Int64Array, Int64Array]:
         """Streams and numbers of a block's batches. Threads may race: each finds what it needs."""

@@ -12,7 +12,7 @@ import numpy as np
 from streaming.errors import ArgumentError
 from streaming.order.partition import Int64Array
 
-__all__ = ['get_shuffle']
+__all__ = ['check_shuffle', 'get_shuffle']
 
 
 def get_shuffle(
@@ -34,13 +34,26 @@ def get_shuffle(
     Raises:
         ArgumentError: no such shuffle, or values that its arithmetic does not take.
     """
+    check_shuffle(algo, seed, epoch, block_size)
+    return _SHUFFLES[algo](unit_sizes, num_canonical_nodes, seed, epoch, block_size)
+
+
+def check_shuffle(algo: str, seed: int, epoch: int, block_size: int) -> None:
+    """Check that a shuffle can be done.
+
+    Raises:
+        ArgumentError: no such shuffle, or values that its arithmetic does not take.
+    """
     if algo not in _SHUFFLES:
         raise ArgumentError(f'shuffle_algo must be one of {", ".join(_SHUFFLES)}, got {algo!r}')
     if seed < 0 or epoch < 0:
         raise ArgumentError(f'{algo} needs a shuffle_seed and an epoch of at least 0, got {seed} and {epoch}')
-    if algo in ('py1br', 'py1e') and block_size < 2:
-        raise ArgumentError(f'{algo} needs a shuffle_block_size of at least 2, got {block_size}')
-    return _SHUFFLES[algo](unit_sizes, num_canonical_nodes, seed, epoch, block_size)
+    least = {'py1br': 2, 'py1e': 1}.get(algo, 0)
+    if block_size < least:
+        raise ArgumentError(
+            f'{algo} needs a shuffle_block_size of at least {least}, got {block_size} (batching by streams gives each stream '
+            'its share of it)'
+        )
 
 
 def _naive(unit_sizes: Int64Array, nodes: int, seed: int, epoch: int, block_size: int) -> Int64Array:

@@ -31,6 +31,9 @@ _CHUNK = 1 << 16
 _LANE_UNITS = 32
 _MAX_LANES = 8
 
+# 2**32 over the golden ratio: its multiples, modulo 2**32, are evenly spread whatever their number.
+_GOLDEN_32 = 0x9E3779B9
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dealing:
@@ -118,8 +121,8 @@ class Windowed:
         units = max(1, dealing.drawn.num_units)
         unit_size = max(1, self._grid.samples // units)
         self.lanes = max(1, min(_MAX_LANES, units // self._grid.rows // _LANE_UNITS, block_size // (4 * unit_size)))
-        # A shard is in use for two blocks of its lane. Slightly less than the whole: py1e's shards spread over as much.
-        self.lane_block = max(1, (block_size - unit_size // 2) // (2 * self.lanes))
+        # A shard is in use for two blocks of its lane: measured, that is as long as py1e has it in use, and as far spread.
+        self.lane_block = max(1, (block_size - 3 * unit_size // 4) // (2 * self.lanes), unit_size // 2)
         none = np.empty(0, np.int64)
         self._laid = _Laid(frozenset(), none, none, none, none, (none, none))
 
@@ -180,7 +183,7 @@ class Windowed:
         starts = np.cumsum(sizes) - sizes
         starts += (row_starts - np.cumsum(row_ends - row_starts) + (row_ends - row_starts))[of_row]
         first_ids = self._dealing.drawn.first_ids(shards)
-        return _Laid(rows, starts, shards, offsets, first_ids, self._block_bounds(row_starts, row_ends, starts))
+        return _Laid(rows, starts, shards, offsets, first_ids, self._block_bounds(row, row_starts, row_ends, starts))
 
     def _spans_in_run_order(self, row: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
         """Row (as an index into ``row``), shard, offset and size of each span of some rows."""
@@ -203,21 +206,64 @@ class Windowed:
         return of_row[span], shards[span], offsets, np.minimum(ends[span], (round_ + 1) * size[span]) - offsets
 
     def _block_bounds(
-        self, row_starts: Int64Array, row_ends: Int64Array, span_starts: Int64Array
+        self, row: Int64Array, row_starts: Int64Array, row_ends: Int64Array, span_starts: Int64Array
     ) -> tuple[Int64Array, Int64Array]:
         """The slots at which the blocks of both passes start; the slot after the last block of a row is there too."""
-        lane = np.arange(self.lanes)
-        whole, rest = np.divmod(row_ends - row_starts, self.lanes)
-        lane_starts = (row_starts[:, None] + lane * whole[:, None] + np.minimum(lane, rest[:, None])).ravel()
-        # Spans, cut where a lane ends; one begins a block if its middle lies in another stretch of the lane than the last.
+        lane_starts, size = self._lane_starts(row_starts, row_ends), self.lane_block
+        # Each lane is ruled in cells of one block. Lanes, and rows by a low-discrepancy sequence, are staggered.
+        rows = np.repeat(row, self.lanes)
+        share = (rows * _GOLDEN_32 % (1 << 32)) * size >> 32
+        stagger = (np.arange(len(rows)) % self.lanes * size + share) // self.lanes
+        # Spans, cut where a lane ends. Those whose middles lie in one cell are a block of the first pass.
         starts = np.union1d(span_starts, lane_starts)
         of_lane = np.searchsorted(lane_starts, starts, side='right') - 1
         stops = np.minimum(np.append(starts[1:], row_ends[-1:]), row_ends[of_lane // self.lanes])
-        stagger = of_lane % self.lanes * self.lane_block // self.lanes
-        block = ((starts + stops) // 2 - lane_starts[of_lane] + stagger) // self.lane_block
-        begins = (np.diff(block, prepend=-1) != 0) | (np.diff(of_lane, prepend=-1) != 0)
+        cell = ((starts + stops) // 2 - lane_starts[of_lane] + stagger[of_lane]) // size
+        begins = (np.diff(cell, prepend=-1) != 0) | (np.diff(of_lane, prepend=-1) != 0)
         first, of_lane = starts[begins], of_lane[begins]
-        # No bound of the second pass lies within a lane's first and last block: the ends mix over as much as the rest.
-        inner = np.flatnonzero((of_lane[1:-1] == of_lane[:-2]) & (of_lane[1:-1] == of_lane[2:])) + 1
-        middles = (first[inner] + first[inner + 1]) // 2
+        # The second pass has its bounds in the middles of cells, but for a lane's first and last block: there, it mixes
+        # over as much as elsewhere.
+        lanes, at = np.unique(of_lane, return_index=True)
+        last = np.append(at[1:], len(of_lane)) - 1
+        offset = lane_starts[lanes] - stagger[lanes] + size // 2
+        low = (first[np.minimum(at + 1, last)] - offset) // size + 1
+        counts = np.maximum(0, -(-(first[last] - offset) // size) - low)
+        number = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        middles = np.repeat(offset + low * size, counts) + number * size
         return np.union1d(first, row_ends), np.union1d(np.union1d(lane_starts, middles), row_ends)
+
+    def _lane_starts(self, row_starts: Int64Array, row_ends: Int64Array) -> Int64Array:
+        """The slot at which each lane of some rows starts, row after row, int64 (rows * lanes,)."""
+        lane = np.arange(self.lanes)
+        whole, rest = np.divmod(row_ends - row_starts, self.lanes)
+        starts: Int64Array = (row_starts[:, None] + lane * whole[:, None] + np.minimum(lane, rest[:, None])).ravel()
+        return starts
+
+    def spans(self, rows: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+        """When the shards of some rows are read: about as exact as a shard has samples, and never too short.
+
+        Args:
+            rows: Canonical nodes.
+
+        Returns:
+            Shard, row, first and last column of each stretch of a shard, int64 (spans,) each.
+        """
+        laid = self._lay_out(rows)
+        if not len(laid.starts):
+            return laid.starts, laid.starts, laid.starts, laid.starts
+        loaded = np.array(sorted(laid.rows), np.int64)
+        row_starts, row_ends = self._grid.start_of(loaded), self._grid.start_of(loaded + 1)
+        lane_starts = self._lane_starts(row_starts, row_ends)
+        # A span that crosses the end of a lane is read in two stretches, each of one lane.
+        first = np.union1d(laid.starts, lane_starts)
+        of_lane = np.searchsorted(lane_starts, first, side='right') - 1
+        of_row = of_lane // self.lanes
+        shards = laid.shards[np.searchsorted(laid.starts, first, side='right') - 1]
+        last = np.minimum(np.append(first[1:], row_ends[-1:]), row_ends[of_row]) - 1
+        # After the first pass a sample is somewhere in its block, after the second in one of the blocks that this touches.
+        for bounds in laid.bounds:
+            first = bounds[np.searchsorted(bounds, first, side='right') - 1]
+            last = bounds[np.searchsorted(bounds, last, side='right')] - 1
+        first, last = ((slots - lane_starts[of_lane]) * self.lanes + of_lane % self.lanes for slots in (first, last))
+        here = np.isin(loaded[of_row], rows)
+        return shards[here], loaded[of_row[here]], first[here], last[here]

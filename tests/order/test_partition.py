@@ -1,24 +1,10 @@
-"""The closed form of the partition, against the arrays of mosaicml-streaming and against a slow and obvious one."""
-
-import json
-from pathlib import Path
-from typing import Any
+"""The closed form of the partition, beside the arrays of mosaicml-streaming (test_golden.py)."""
 
 import numpy as np
 import pytest
 
 from streaming.errors import ArgumentError
 from streaming.order.partition import Deal, Grid, get_partitions, grid_for
-
-GOLDEN = Path(__file__).parents[1] / 'golden' / 'orders'
-CASES = [case for case in json.loads((GOLDEN / 'cases.json').read_text())['cases'] if case['kind'] == 'partition']
-
-
-@pytest.mark.parametrize('case', CASES, ids=[case['key'] for case in CASES])
-def test_golden_partitions(case: dict[str, Any]) -> None:
-    arguments = {name: value for name, value in case.items() if name not in ('key', 'kind')}
-    with np.load(GOLDEN / 'arrays.npz') as arrays:
-        assert np.array_equal(get_partitions(**arguments), arrays[case['key']])
 
 
 @pytest.mark.parametrize('compact', [False, True])

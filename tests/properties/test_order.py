@@ -46,7 +46,7 @@ def check_equal_steps(ranks: list[list[np.ndarray]]) -> None:
     assert len({tuple(len(batch) for batch in rank) for rank in ranks}) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sizes, configs, worlds, st.integers(0, 3))
 def test_every_sample_exactly_once(shards: list[int], config: OrderConfig, world: World, epoch: int) -> None:
     streams, total = [StreamSamples.of(shards)], sum(shards)
@@ -71,7 +71,7 @@ def test_every_sample_exactly_once(shards: list[int], config: OrderConfig, world
         assert set(real.values()) <= {1} and real.keys() == seen.keys()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sizes, configs, worlds, worlds, worlds, st.integers(1, 5), st.integers(1, 5), st.data())
 def test_any_world_goes_on_with_the_same_samples(
     shards: list[int],

@@ -156,8 +156,14 @@ class HTTPStore(Store):
             transport.close()
 
     def _send(self, method: str, key: str, what: str, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer to a request for an object."""
+        query = f'?{self.options.query}' if self.options.query else ''
+        return self._request(method, f'{self.options.root}/{quote(check_key(key), safe="/")}{query}', what, headers)
+
+    def _request(
+        self, method: str, url: str, what: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
         """The answer, of a status below 300, after redirections."""
-        url = f'{self.options.root}/{quote(check_key(key), safe="/")}' + (f'?{self.options.query}' if self.options.query else '')
         own = {'accept': '*/*', 'accept-encoding': 'identity', **(headers or {})}
         home = urlsplit(self.options.root).netloc
         for _ in range(_REDIRECTS + 1):
@@ -168,7 +174,7 @@ class HTTPStore(Store):
             sent = {**own, **self.options.headers} if parts.netloc == home else own
             transport = self._transport(f'{parts.scheme}://{parts.netloc}')
             target = (parts.path or '/') + (f'?{parts.query}' if parts.query else '')
-            response = transport.request(method, target, sent, what=what)
+            response = transport.request(method, target, sent, what=what, body=body)
             if response.status < 300:
                 return response
             with response:

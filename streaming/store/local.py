@@ -141,6 +141,13 @@ class LocalStore(Store):
         with _translated(path), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
 
+    def sweep(self) -> None:
+        """Remove what writers that were killed left in the root folder, and not below it. Nobody may be writing there."""
+        with _translated(self.root), suppress(FileNotFoundError, NotADirectoryError):
+            for path in self.root.iterdir():
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+
 
 def _walk(
     folder: Path, base: str, prefix: str, after: str, above: tuple[tuple[int, int], ...]

@@ -25,7 +25,8 @@ _backends: dict[str, 'str | Backend'] = {
     's3': 'streaming.store.s3:S3Store',
     'http': 'streaming.store.http:HTTPStore',
     'https': 'streaming.store.http:HTTPStore',
-    **dict.fromkeys(('gs', 'gcs', 'az', 'abfs', 'abfss', 'azure', 'azure-dl', 'hf', 'sftp', 'dbfs'), _FSSPEC),
+    **dict.fromkeys(('gs', 'gcs', 'az', 'abfs', 'abfss', 'azure', 'azure-dl', 'hf', 'sftp'), _FSSPEC),
+    'dbfs': 'streaming.store.databricks:DatabricksStore',
 }
 
 

@@ -80,7 +80,7 @@ class Destination:
         self._stores: list[Store] = [RetryStore(store, policy) for store in self._once]
         self._stale: dict[Store, set[str]] = {store: set() for store in self._stores}
         self._etag: str | None = None
-        self._stored: set[str] = set()
+        self._stored: dict[Store, set[str]] = {store: set() for store in self._once}
         self._cancelled = False
 
     @property
@@ -116,8 +116,9 @@ class Destination:
             AlreadyExistsError: another writer is appending to the dataset.
         """
         # When appending, two writers would take the same numbers; so the second one has to fail.
-        self._put(key, data, overwrite=self._mode != 'append')
-        self._stored.add(key)
+        for once, store in zip(self._once, self._stores, strict=True):
+            self._put(store, key, data, overwrite=self._mode != 'append')
+            self._stored[once].add(key)
 
     def commit(self, index: bytes, names: Iterable[str]) -> None:
         """Put the index. From now on there is a dataset; what an older one had beside it goes.
@@ -136,7 +137,8 @@ class Destination:
             )
         # What was put is no longer ours to delete: an index that may have arrived names it.
         self._stored.clear()
-        self._put(INDEX, index, overwrite=True)
+        for store in self._stores:
+            self._put(store, INDEX, index, overwrite=True)
         named = set(names)
         for store, stale in self._stale.items():
             _delete_all(store, stale - named)
@@ -148,8 +150,8 @@ class Destination:
 
     def withdraw(self) -> None:
         """Delete the files that were put, as far as that goes at the first try. Nothing names them."""
-        for store in self._once:
-            _delete_all(store, self._stored)
+        for store, keys in self._stored.items():
+            _delete_all(store, keys)
         self._stored.clear()
 
     def close(self) -> None:
@@ -157,13 +159,12 @@ class Destination:
         for store in self._stores:
             store.close()
 
-    def _put(self, key: str, data: bytes | memoryview, *, overwrite: bool) -> None:
-        for store in self._stores:
-            if self._cancelled:
-                raise CancelledError(f'{store.url_of(key)} was not put: its writer has given up')
-            info = store.put(key, _source(store, data), overwrite=overwrite)
-            if info.size != len(data):
-                raise StoreError(f'{store.url_of(key)}: {len(data)} bytes were put, the store has {info.size}')
+    def _put(self, store: Store, key: str, data: bytes | memoryview, *, overwrite: bool) -> None:
+        if self._cancelled:
+            raise CancelledError(f'{store.url_of(key)} was not put: its writer has given up')
+        info = store.put(key, _source(store, data), overwrite=overwrite)
+        if info.size != len(data):
+            raise StoreError(f'{store.url_of(key)}: {len(data)} bytes were put, the store has {info.size}')
 
     def _open_existing(self) -> None:
         main = self._stores[-1]
@@ -196,6 +197,8 @@ class Destination:
             stale.update(file.basename for shard in table for file in shard.stored if '/' not in file.basename)
         if index is not None:
             store.delete(INDEX)
+        if (files := _files_of(store)) is not None:
+            files.sweep()
 
 
 def split_out(out: object) -> tuple[str | None, str | None]:
@@ -211,9 +214,15 @@ def split_out(out: object) -> tuple[str | None, str | None]:
     raise ArgumentError(f'out must be a path, a URL or (local, remote), got {out!r}')
 
 
+def _files_of(store: Store) -> LocalStore | None:
+    """The folder that a store is, None where it is none."""
+    inner = store.inner if isinstance(store, RetryStore) else store
+    return inner if isinstance(inner, LocalStore) else None
+
+
 def _source(store: Store, data: bytes | memoryview) -> bytes:
     """What a store takes. A file is written from where the bytes lie; a copy would take longer than writing them."""
-    if isinstance(data, memoryview) and not (isinstance(store, RetryStore) and isinstance(store.inner, LocalStore)):
+    if isinstance(data, memoryview) and _files_of(store) is None:
         return bytes(data)
     return cast(bytes, data)
 

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,8 +65,10 @@ class FsspecStore(Store):
         self._by_process: dict[int, tuple[Any, str]] = {}
 
     @classmethod
-    def open(cls, url: str, options: Mapping[str, object]) -> 'FsspecStore':
+    def open(cls, url: str, options: Mapping[str, object]) -> Store:
         """Make the store of a URL. ``timeout_s`` is ours, all other options the file system's.
+
+        A ``gs://`` URL with the HMAC key of GCS_KEY and GCS_SECRET goes through Google's S3 interface, as in mosaicml-streaming.
 
         Raises:
             ArgumentError: nobody knows the scheme.
@@ -73,6 +76,8 @@ class FsspecStore(Store):
         """
         own = dict(options)
         timeout_s = check_timeout(own.pop('timeout_s', 60.0))
+        if url.lower().startswith(('gs://', 'gcs://')) and os.environ.get('GCS_KEY') and os.environ.get('GCS_SECRET'):
+            return _google_by_s3(url, timeout_s)
         store = cls(url, own, timeout_s=timeout_s)
         _check_installed(store._protocol, url)
         return store
@@ -334,3 +339,20 @@ def _from_environment(protocol: str) -> dict[str, object]:
             if os.environ.get(variable):
                 found[name] = os.environ[variable].removeprefix('https://')
     return found
+
+
+def _google_by_s3(url: str, timeout_s: float) -> Store:
+    from streaming.store.s3 import S3Options, S3Store
+
+    rest = url.partition('://')[2]
+    options = S3Options.parse(
+        f's3://{rest}',
+        {
+            'endpoint': 'https://storage.googleapis.com',
+            'access_key_id': os.environ['GCS_KEY'],
+            'secret_access_key': os.environ['GCS_SECRET'],
+            'region': 'auto',
+            'timeout_s': timeout_s,
+        },
+    )
+    return S3Store(replace(options, url=f'gs://{rest}'.rstrip('/')))

@@ -9,6 +9,7 @@ from streaming.errors import ArgumentError, MissingExtraError, NotFoundError, St
 from streaming.store import open_store
 from streaming.store.fsspec import FsspecStore
 from streaming.store.protocol import Store
+from streaming.store.s3 import S3Store
 from streaming.testing.store import StoreTests
 
 
@@ -56,6 +57,16 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def test_spellings_of_old() -> None:
     assert FsspecStore('azure://container/x')._full_url == 'az://container/x'
     assert FsspecStore('azure-dl://container/x').url == 'azure-dl://container/x'
+
+
+def test_google_by_its_s3_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('GCS_KEY', 'id')
+    monkeypatch.setenv('GCS_SECRET', 'hidden')
+    store = open_store('gs://bucket/prefix/', retry=None)
+    assert isinstance(store, S3Store)
+    assert (store.url, store.options.bucket, store.options.prefix) == ('gs://bucket/prefix', 'bucket', 'prefix/')
+    assert store.options.endpoint == 'https://storage.googleapis.com'
+    assert 'hidden' not in repr(store.options)
 
 
 def test_errors_of_other_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

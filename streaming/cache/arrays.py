@@ -55,8 +55,9 @@ class SharedArrays:
                 lock.beat()
                 self._write(path, array)
                 self._forget_old()
-                found = self._map(path)
-        return array if found is None else found
+                mapped = self._map(path)
+                found = array if mapped is None else mapped
+        return found
 
     @staticmethod
     def _map(path: Path) -> NDArray[np.int64] | None:

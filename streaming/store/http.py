@@ -21,10 +21,11 @@ from streaming.errors import (
     ThrottledError,
     UnavailableError,
 )
+from streaming.store.network import TransportSettings, parse_retry_after, split_transport
 from streaming.store.options import refuse_unknown, without_secrets
 from streaming.store.protocol import ObjectInfo, Store, check_key, check_prefix, check_range
 from streaming.store.ranges import range_header, read_range
-from streaming.store.transport import Response, Transport, TransportSettings, parse_retry_after, split_transport
+from streaming.store.transport import Response, Transport
 
 __all__ = ['HTTPStore', 'kind_of_status']
 

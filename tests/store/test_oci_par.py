@@ -110,6 +110,7 @@ def gate(oci: OCIServer, oci_url: str) -> Iterator[str]:
     handler.session.close()
 
 
+@pytest.mark.slow
 class TestPAR(StoreTests):
     """All but deleting, which no such request allows."""
 

@@ -12,8 +12,9 @@ from email.utils import formatdate
 import pytest
 
 from streaming.errors import ArgumentError, CorruptError, StoreError, UnavailableError
+from streaming.store.network import TransportSettings, parse_retry_after
 from streaming.store.ranges import range_header, read_range
-from streaming.store.transport import Transport, TransportSettings, parse_retry_after
+from streaming.store.transport import Transport
 
 Answer = Callable[[socket.socket, bytes], bool]
 

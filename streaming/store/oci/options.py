@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from streaming.errors import ArgumentError
+from streaming.store.network import TransportSettings, split_transport
 from streaming.store.options import query_options, refuse_secret, refuse_unknown, without_secrets
 from streaming.store.protocol import check_key
-from streaming.store.transport import TransportSettings, split_transport
 from streaming.units import bytes_to_int
 
 __all__ = ['AUTHS', 'OCIOptions']

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streaming.errors import NotFoundError
+from streaming.store.network import ca_bundle_of, network_error, proxy_of
 from streaming.store.oci.headers import base64_md5, compare_md5, multipart_md5, sse_headers
 from streaming.store.oci.session import Mending, Session, error_of
 from streaming.store.parts import Part
-from streaming.store.transport import ca_bundle_of, network_error, proxy_of
 
 __all__ = ['SDKWriter']
 

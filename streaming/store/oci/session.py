@@ -24,11 +24,12 @@ from streaming.errors import (
     ThrottledError,
     UnavailableError,
 )
+from streaming.store.network import parse_retry_after
 from streaming.store.oci.credentials import Credential, NoCredential
 from streaming.store.oci.login import endpoint_of, find_credential, find_region
 from streaming.store.oci.options import OCIOptions
 from streaming.store.oci.par import par_of
-from streaming.store.transport import Response, Transport, parse_retry_after
+from streaming.store.transport import Response, Transport
 
 __all__ = ['Mending', 'Session', 'error_of']
 

@@ -16,8 +16,8 @@ from streaming.errors import (
     ThrottledError,
     UnavailableError,
 )
+from streaming.store.network import network_error, parse_retry_after
 from streaming.store.s3.options import S3Options
-from streaming.store.transport import network_error, parse_retry_after
 
 __all__ = ['make_client', 'translated']
 

@@ -5,6 +5,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,11 +62,13 @@ class OCIServer:
             options.append(f'--folder={folder}')
         if bytes_per_s is not None:
             options.append(f'--bytes-per-s={bytes_per_s}')
+        # What it complains of goes to a file: it would stop for ever at a pipe that is full and that nobody reads.
+        self._complaints = tempfile.TemporaryFile('w+')
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'streaming.testing.oci', '--json', *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
         )
         self.pid = self._process.pid
@@ -82,7 +85,6 @@ class OCIServer:
 
     def _wait_until_ready(self) -> dict[str, str]:
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         lines: queue.Queue[str] = queue.Queue()
         stdout: IO[str] = self._process.stdout
         threading.Thread(target=lambda: lines.put(stdout.readline()), daemon=True).start()
@@ -91,7 +93,8 @@ class OCIServer:
         except queue.Empty:
             raise DeadlineError(f'waited {_START_S:g} s for the OCI stand-in server to start') from None
         if not line:
-            raise StreamingError(f'the OCI stand-in server did not start: {self._process.stderr.read().strip()}')
+            self._complaints.seek(0)
+            raise StreamingError(f'the OCI stand-in server did not start: {self._complaints.read().strip()}')
         where: dict[str, str] = json.loads(line)
         return where
 
@@ -139,7 +142,7 @@ class OCIServer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout, self._complaints):
             if stream is not None:
                 stream.close()
         if hasattr(self, '_temporary'):  # what a server that was killed could not remove

@@ -246,11 +246,18 @@ def test_an_instance_principal_without_an_instance(place: Place, monkeypatch: py
     assert time.monotonic() - began < 5
 
 
-def test_the_region_of_the_instance(instance: Place) -> None:
-    options = OCIOptions.parse('oci://bucket', {'auth': 'instance_principal', **federation(instance)})
-    session = Session(options)
-    assert session.transport.endpoint == 'https://objectstorage.us-ashburn-1.oraclecloud.com'
-    session.close()
+def test_the_region_of_the_instance(instance: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {'auth': 'instance_principal', **federation(instance)}
+
+    def endpoint(url: str) -> str:
+        session = Session(OCIOptions.parse(url, given))
+        session.close()
+        return session.transport.endpoint
+
+    assert endpoint('oci://bucket') == 'https://objectstorage.us-ashburn-1.oraclecloud.com'
+    monkeypatch.setenv('OCI_REGION', 'eu-frankfurt-1')
+    assert endpoint('oci://bucket') == 'https://objectstorage.eu-frankfurt-1.oraclecloud.com'
+    assert endpoint('oci://bucket?region=lhr') == 'https://objectstorage.uk-london-1.oraclecloud.com'
 
 
 def test_resource_principal(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -28,13 +28,15 @@ class Credential(ABC):
 
     Attributes:
         source: Where it comes from, for messages.
-        region: The region that it came with, if any.
+        region: The region that its profile names, if any.
+        machine_region: The region of the machine, where the credential is a machine's.
         generation: Grows when it is renewed.
     """
 
     def __init__(self, source: str, region: str | None) -> None:
         self.source = source
         self.region = region
+        self.machine_region: str | None = None
         self.generation = 0
         self._pause_s = _RENEW_PAUSE_S
         self._lock = threading.Lock()
@@ -168,11 +170,12 @@ class SignerCredential(Credential):
     Args:
         signer: The signer.
         source: Where it comes from, for messages.
-        region: The region that it came with. Default: None, the signer's.
+        region: The region that its profile names. Default: None.
     """
 
     def __init__(self, signer: Any, source: str, region: str | None = None) -> None:
-        super().__init__(source, region or getattr(signer, 'region', None))
+        super().__init__(source, region)
+        self.machine_region = getattr(signer, 'region', None)
         self._signer = signer
         # Signers of principals change their key in place; two threads must not meet in there.
         self._signing = threading.Lock()

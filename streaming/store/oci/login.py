@@ -77,7 +77,8 @@ def find_region(options: OCIOptions, credential: Credential) -> str:
     Raises:
         CredentialsError: nobody says which.
     """
-    region = options.region or credential.region or os.environ.get('OCI_CLI_REGION') or os.environ.get('OCI_REGION')
+    in_environment = os.environ.get('OCI_CLI_REGION') or os.environ.get('OCI_REGION')
+    region = options.region or credential.region or in_environment or credential.machine_region
     if not region:
         raise CredentialsError(
             f'{options.url}: no region is known: give ?region= (or ?endpoint=) in the URL, a region in {credential.source}, '

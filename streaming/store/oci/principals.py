@@ -34,17 +34,17 @@ class PrincipalCredential(KeyCredential):
     Args:
         make: Makes the SDK's signer; called once.
         source: What it is, for messages.
-        region: Instead of the signer's. Default: None.
 
     Raises:
         UnavailableError: who gives out the tokens could not be reached.
         CredentialsError: they refuse.
     """
 
-    def __init__(self, make: Callable[[], Any], source: str, region: str | None = None) -> None:
+    def __init__(self, make: Callable[[], Any], source: str) -> None:
         self._signer = _asked(make, source)
         key_id, key = _pair_of(self._signer)
-        super().__init__(key_id, key, source, region or getattr(self._signer, 'region', None))
+        super().__init__(key_id, key, source, None)
+        self.machine_region = getattr(self._signer, 'region', None)
         self._note_life()
 
     def current(self) -> tuple[str, Any]:
@@ -145,7 +145,7 @@ def make_principal(auth: str, options: OCIOptions) -> PrincipalCredential:
         'resource_principal': _resource_signer,
         'oke_workload': _workload_signer,
     }
-    return PrincipalCredential(lambda: makers[auth](options, source), source, options.region)
+    return PrincipalCredential(lambda: makers[auth](options, source), source)
 
 
 def _instance_signer(options: OCIOptions, source: str) -> Any:

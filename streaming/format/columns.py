@@ -6,11 +6,12 @@ import operator
 import pickle
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from importlib.metadata import entry_points
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -287,6 +288,10 @@ class _Json(Encoding):
 
     def decode(self, data: Bytes) -> Any:
         try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError:
+            pass  # NaN and infinities are no JSON, but Python's json writes them
+        try:
             return json.loads(str(data, 'utf-8'))
         except RecursionError:
             raise ValueError('its JSON is nested too deeply') from None
@@ -386,6 +391,21 @@ def get_encoding(name: str) -> Encoding:
             f'no encoding {name!r}; an array is ndarray, ndarray:DTYPE or ndarray:DTYPE:2,3 with one of {", ".join(_DTYPE_CODES)}'
         )
     raise ArgumentError(f'no encoding {name!r}; there are {", ".join(sorted(_registry))}')
+
+
+# What an index may say that its reader must know.
+EXTENSIONS = frozenset({'bool', 'bfloat16', 'list'})
+
+
+def extensions_of(encodings: Iterable[str]) -> list[str]:
+    """What a reader must know beyond mosaicml-streaming to read some encodings, sorted."""
+    needs = set()
+    for name in encodings:
+        try:
+            needs.add(get_encoding(name).needs)
+        except ArgumentError:  # not known here; whoever reads such a column says so
+            continue
+    return sorted(needs - {None})  # type: ignore[type-var]
 
 
 def decode_error(column: str, encoding: str, error: Exception) -> FormatError:

@@ -8,6 +8,7 @@ import bz2
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -275,12 +276,22 @@ class _Snappy(_Cramjam):
         return int(module.decompress_raw_into(data, target))
 
 
+_ENTRY_POINTS = 'streaming.codecs'
+
 _registry: dict[str, type[Codec]] = {codec.name: codec for codec in (_Zstd, _Gzip, _Bzip2, _Brotli, _Snappy)}
 
 
 def register_codec(codec: type[Codec]) -> None:
-    """Let ``codec.name`` be a compression."""
+    """Let ``codec.name`` be a compression. Packages name theirs in an entry point of the group ``streaming.codecs`` instead."""
     _registry[codec.name] = codec
+
+
+def _find(name: str) -> type[Codec] | None:
+    found = _registry.get(name)
+    if found is None:
+        for point in entry_points(group=_ENTRY_POINTS, name=name):
+            found = _registry[name] = point.load()
+    return found
 
 
 def get_compressions() -> set[str]:
@@ -301,10 +312,11 @@ def get_codec(compression: str) -> Codec:
         ArgumentError: there is none of that name, or it does not have this level.
     """
     name, mark, level = compression.partition(':')
-    if name not in _registry:
+    codec = _find(name)
+    if codec is None:
         raise ArgumentError(f'no compression named {name!r}; there are {", ".join(sorted(_registry))}')
     if not mark:
-        return _registry[name]()
+        return codec()
     if not level.isascii() or not level.isdigit():
         raise ArgumentError(f'the level of compression {compression!r} is no number')
-    return _registry[name](int(level))
+    return codec(int(level))

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from streaming.errors import FormatError
+from streaming.format.columns import EXTENSIONS
 from streaming.format.shard import FILES, FORMATS, INDEX_VERSION, SCHEMA_KEYS, FileInfo, ShardInfo
 
 __all__ = ['Entries', 'read_entry', 'read_index']
@@ -61,6 +62,7 @@ class _Brief(msgspec.Struct, gc=False):
 class _Shards(msgspec.Struct):
     version: int
     shards: list[msgspec.Raw]
+    extensions: list[str] = []
 
 
 _read_shards = msgspec.json.Decoder(_Shards).decode
@@ -135,7 +137,10 @@ class _Checker:
         """Check a whole index."""
         self._check_version(data)
         try:
-            shards = _read_shards(data).shards
+            index = _read_shards(data)
+            shards, unknown = index.shards, sorted(set(index.extensions) - EXTENSIONS)
+            if unknown:
+                self.refuse(f'it needs {", ".join(unknown)}, which this version of the library does not know: upgrade it')
             found = self._look_at(shards)
         except msgspec.ValidationError as error:
             raise FormatError(f'{self._source}{self._where}: {error}') from error

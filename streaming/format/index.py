@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streaming.format.columns import extensions_of
 from streaming.format.entries import read_entry, read_index
 from streaming.format.shard import FORMATS, INDEX_VERSION, FileInfo, ShardInfo
 
@@ -18,8 +19,14 @@ Int64Array = NDArray[np.int64]
 
 
 def dump_index(shards: Sequence[ShardInfo]) -> bytes:
-    """The text of an ``index.json``, byte for byte as mosaicml-streaming writes it."""
-    index = {'version': INDEX_VERSION, 'shards': [shard.to_json() for shard in shards]}
+    """The text of an ``index.json``, byte for byte as mosaicml-streaming writes it.
+
+    Encodings that mosaicml-streaming cannot read are named under ``extensions``.
+    """
+    index: dict[str, Any] = {'version': INDEX_VERSION, 'shards': [shard.to_json() for shard in shards]}
+    extensions = extensions_of({name for shard in shards for name in shard.column_encodings})
+    if extensions:
+        index['extensions'] = extensions
     return json.dumps(index, sort_keys=True).encode()
 
 

@@ -23,7 +23,8 @@ class ListOf(Encoding):
     def __init__(self, element: Encoding) -> None:
         self.name = f'list[{element.name}]'
         self.is_safe = element.is_safe
-        self.needs = element.needs
+        # The old package has lists of images only.
+        self.needs = element.needs or (None if element.name in ('pil', 'png', 'jpeg') else 'list')
         self._element = element
 
     def encode(self, value: Any) -> bytes:

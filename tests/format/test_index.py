@@ -195,6 +195,20 @@ def test_columns_may_be_named_like_keys() -> None:
     assert read(value)[0].column_names == ('basename', 'samples')
 
 
+def test_what_the_old_package_cannot_read_is_marked() -> None:
+    value = index(1)
+    assert b'extensions' not in read(value).to_json()
+    value['shards'][0].update(column_encodings=['bool', 'list[bfloat16]'], column_sizes=[1, None])
+    written = read(value).to_json()
+    assert json.loads(written)['extensions'] == ['bfloat16', 'bool']
+    assert ShardTable.from_json(written, 'index').to_json() == written
+
+
+def test_an_index_that_needs_more_than_we_know_is_refused() -> None:
+    with pytest.raises(FormatError, match='time-travel'):
+        read({**index(1), 'extensions': ['time-travel']})
+
+
 def test_deep_nesting_is_refused() -> None:
     for data in (b'[' * 100_000, b'{"version": 2, "shards": ' + b'[' * 100_000, b'{"version": 2, "x": ' * 50_000):
         with pytest.raises(FormatError):

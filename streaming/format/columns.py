@@ -288,11 +288,10 @@ class _Json(Encoding):
 
     def decode(self, data: Bytes) -> Any:
         try:
-            return msgspec.json.decode(data)
-        except msgspec.DecodeError:
-            pass  # NaN and infinities are no JSON, but Python's json writes them
-        try:
-            return json.loads(str(data, 'utf-8'))
+            try:
+                return msgspec.json.decode(data)
+            except msgspec.DecodeError:  # NaN and infinities are no JSON, but Python's json writes them
+                return json.loads(str(data, 'utf-8'))
         except RecursionError:
             raise ValueError('its JSON is nested too deeply') from None
 

@@ -42,7 +42,7 @@ _BY_SPEED = ('xxh3_64', 'xxh3_128', 'xxh128', 'xxh64', 'xxh32', 'blake2b', 'sha1
 
 
 def register_hash(name: str, new: Callable[[], Hash]) -> None:
-    """Let ``name`` be a hash, made by ``new``. Packages name theirs in an entry point of the group ``streaming.hashes`` instead."""
+    """Let ``name`` be a hash, made by ``new``. Packages name theirs in an entry point of the group ``streaming.hashes``."""
     _registry[name] = new
 
 

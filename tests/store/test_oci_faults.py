@@ -5,8 +5,8 @@ The right bytes or one clear error before the deadline; nothing half-written. Th
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 

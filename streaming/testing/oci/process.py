@@ -63,7 +63,7 @@ class OCIServer:
         if bytes_per_s is not None:
             options.append(f'--bytes-per-s={bytes_per_s}')
         # What it complains of goes to a file: it would stop for ever at a pipe that is full and that nobody reads.
-        self._complaints = tempfile.TemporaryFile('w+')
+        self._complaints = tempfile.TemporaryFile('w+')  # noqa: SIM115  # as long-lived as the process
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'streaming.testing.oci', '--json', *options],
             stdin=subprocess.PIPE,

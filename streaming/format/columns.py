@@ -398,13 +398,15 @@ EXTENSIONS = frozenset({'bool', 'bfloat16', 'list'})
 
 def extensions_of(encodings: Iterable[str]) -> list[str]:
     """What a reader must know beyond mosaicml-streaming to read some encodings, sorted."""
-    needs = set()
+    needs: set[str] = set()
     for name in encodings:
         try:
-            needs.add(get_encoding(name).needs)
+            needed = get_encoding(name).needs
         except ArgumentError:  # not known here; whoever reads such a column says so
             continue
-    return sorted(needs - {None})  # type: ignore[type-var]
+        if needed is not None:
+            needs.add(needed)
+    return sorted(needs)
 
 
 def decode_error(column: str, encoding: str, error: Exception) -> FormatError:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import ArgumentError, FormatError
+from streaming.errors import FormatError
 from streaming.format.index import ShardInfo
-from streaming.format.mds import MDSSchema, read_offsets
+from streaming.format.mds import read_offsets
+from streaming.readers.decoding import sample_decoder
 from streaming.readers.raw import map_raw
 
 __all__ = ['MDSReader']
@@ -32,19 +33,12 @@ class MDSReader:
         self, folder: Path, shard: ShardInfo, *, columns: Sequence[str] | None = None, allow_unsafe_types: bool = False
     ) -> None:
         self._data, self._path, self.owned_bytes = map_raw(folder, shard.raw_data, shard.stored[0], shard.compression)
-        schema = MDSSchema.of_shard(shard, self._path)
-        unsafe = [name for name in schema.unsafe_columns if columns is None or name in columns]
-        if unsafe and not allow_unsafe_types:
-            raise ArgumentError(
-                f'{self._path}: reading column {", ".join(unsafe)} can run any code that its writer put there; '
-                'pass allow_unsafe_types=True if you trust the dataset, or leave it out of columns='
-            )
+        self._decode = sample_decoder(shard, self._path, columns=columns, allow_unsafe_types=allow_unsafe_types)
         offsets = read_offsets(self._data, shard.samples, self._path)
         # Items of a cast memoryview are Python ints, which NumPy's would have to become.
         little = sys.byteorder == 'little'
         self._offsets = self._data[4 : 8 + 4 * shard.samples].cast('I') if little else offsets.tolist()
         self._samples = shard.samples
-        self._decode = schema.decoder(columns)
 
     def __len__(self) -> int:
         return self._samples

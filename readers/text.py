@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import ArgumentError, FormatError
+from streaming.errors import FormatError
 from streaming.format.index import ShardInfo
-from streaming.format.jsonl import JSONLSchema
 from streaming.format.meta import read_meta
 from streaming.format.xsv import XSVSchema
+from streaming.readers.decoding import text_schema
 from streaming.readers.raw import map_raw
 
 __all__ = ['TextReader']
@@ -34,7 +34,7 @@ class TextReader:
         self._data, self._path, data_bytes = map_raw(folder, raw_data, stored_data, shard.compression)
         meta, meta_path, meta_bytes = map_raw(folder, raw_meta, stored_meta, shard.compression)
         self.owned_bytes = data_bytes + meta_bytes
-        schema = _schema(shard, self._path)
+        schema = text_schema(shard, self._path)
         self._offsets: list[int] = read_meta(meta, shard.samples, len(self._data), meta_path).tolist()
         header = schema.header if isinstance(schema, XSVSchema) else b''
         if self._offsets[0] != len(header) or self._data[: len(header)] != header:
@@ -58,12 +58,3 @@ class TextReader:
             return self._decode(self._data[self._offsets[number] : self._offsets[number + 1]])
         except FormatError as error:
             raise type(error)(f'{self._path}, sample {number}: {error}') from error
-
-
-def _schema(shard: ShardInfo, path: str) -> JSONLSchema | XSVSchema:
-    try:
-        if shard.format == 'json':
-            return JSONLSchema(shard.columns, shard.newline or '\n')
-        return XSVSchema(shard.column_names, shard.column_encodings, shard.newline or '\n', shard.separator or ',')
-    except ArgumentError as error:
-        raise FormatError(f'{path}: {error}') from error

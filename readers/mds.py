@@ -32,13 +32,40 @@ class MDSReader:
     def __init__(
         self, folder: Path, shard: ShardInfo, *, columns: Sequence[str] | None = None, allow_unsafe_types: bool = False
     ) -> None:
-        self._data, self._path, self.owned_bytes = map_raw(folder, shard.raw_data, shard.stored[0], shard.compression)
-        self._decode = sample_decoder(shard, self._path, columns=columns, allow_unsafe_types=allow_unsafe_types)
+        data, path, self.owned_bytes = map_raw(folder, shard.raw_data, shard.stored[0], shard.compression)
+        self._begin(data, path, shard, columns, allow_unsafe_types)
+
+    @classmethod
+    def of_bytes(
+        cls,
+        data: memoryview,
+        source: str,
+        shard: ShardInfo,
+        *,
+        columns: Sequence[str] | None = None,
+        allow_unsafe_types: bool = False,
+    ) -> 'MDSReader':
+        """Read a raw shard that lies in memory; ``source`` names it in messages. See the class for the rest."""
+        reader = cls.__new__(cls)
+        reader.owned_bytes = 0
+        reader._begin(data, source, shard, columns, allow_unsafe_types)
+        return reader
+
+    def _begin(
+        self, data: memoryview, path: str, shard: ShardInfo, columns: Sequence[str] | None, allow_unsafe_types: bool
+    ) -> None:
+        self._data, self._path = data, path
+        self._decode = sample_decoder(shard, path, columns=columns, allow_unsafe_types=allow_unsafe_types)
         offsets = read_offsets(self._data, shard.samples, self._path)
         # Items of a cast memoryview are Python ints, which NumPy's would have to become.
         little = sys.byteorder == 'little'
         self._offsets = self._data[4 : 8 + 4 * shard.samples].cast('I') if little else offsets.tolist()
         self._samples = shard.samples
+
+    @property
+    def data(self) -> memoryview:
+        """The raw shard."""
+        return self._data
 
     def __len__(self) -> int:
         return self._samples

@@ -44,6 +44,17 @@ class ReaderPool:
                 self._owned_bytes -= oldest.owned_bytes
         return reader
 
+    def put(self, shard: int, reader: Reader) -> None:
+        """Have the shard read by a reader that was opened elsewhere, until it is dropped. It must own no disk space."""
+        with self._lock:
+            self._readers.setdefault(shard, reader)
+
+    def drop(self, shard: int, reader: Reader) -> None:
+        """Let the shard's reader go, if it is still this one."""
+        with self._lock:
+            if self._readers.get(shard) is reader:
+                del self._readers[shard]
+
     def close(self) -> None:
         """Let all go."""
         with self._lock:

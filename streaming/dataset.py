@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
+from streaming.arrival import Arrivals
 from streaming.errors import ArgumentError
 from streaming.indexing import resolve
 from streaming.order.plan import OrderConfig, Plan, StreamSamples, Subset
@@ -48,7 +49,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         split: Sub-folder of both. Default: None.
         download_retry: How often a shard whose bytes are wrong is fetched anew. Default: 2.
         download_timeout: Seconds without a byte after which a download is an error. Default: 60.
-        validate_hash: The hash to check, of those recorded. Default: None, the cheapest recorded one.
+        validate_hash: The hash to check, of those recorded, and then no sample is delivered before its shard is verified.
+            Default: None, the cheapest recorded one.
         keep_zip: Keep compressed shards beside the decompressed ones. Default: False.
         epoch_size: Samples an epoch, such as ``1000`` or ``"64M"``. Default: None, what the streams and their weights give.
         predownload: How many of its samples a worker fetches ahead. Default: None, about 256 MiB of shards.
@@ -220,22 +222,20 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
     def _walk(self, plan: Plan) -> Iterator[Any]:
         shards, worker = self._shards, plan.world.worker
         batches = plan.batches_of(worker)
-        prefetcher = self._prefetch(plan) if shards.is_remote and batches else None
+        arrivals = self._arrivals(plan) if shards.is_remote and batches else None
         try:
             for index in range(batches):
                 ids = plan.batch(worker, index)
-                if prefetcher is not None:
-                    prefetcher.advance(index)
-                    for shard in shards.first_uses(ids):
-                        prefetcher.wait_for(shard)
+                if arrivals is not None:
+                    arrivals.prepare(index, ids)
                 if self._config.tail == 'mask':
                     yield from self._marked(ids, plan.mask(worker, index))
                 else:
                     for sample_id in ids.tolist():
                         yield self[sample_id]
         finally:
-            if prefetcher is not None:
-                prefetcher.close()
+            if arrivals is not None:
+                arrivals.close()
 
     def _marked(self, ids: NDArray[np.int64], is_real: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
         for sample_id, real in zip(ids.tolist(), is_real.tolist(), strict=True):
@@ -246,8 +246,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 )
             yield {**sample, 'is_padding': not real}
 
-    def _prefetch(self, plan: Plan) -> Prefetcher:
-        shards, worker = self._shards, plan.world.worker
+    def _arrivals(self, plan: Plan) -> Arrivals:
+        shards, worker, world = self._shards, plan.world.worker, plan.world
 
         def uses() -> Iterator[ShardUse]:
             seen: set[int] = set()
@@ -258,7 +258,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                         seen.add(shard)
                         yield index, shard, int(shards.table.raw_bytes[shard])
 
-        return Prefetcher(
+        timeout_s = max(stream.download_timeout or 0 for stream in self.streams)
+        prefetcher = Prefetcher(
             uses(),
             shards.try_fetch,
             shards.ensure,
@@ -266,8 +267,9 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             threads=_FETCH_THREADS,
             ahead=None if self.predownload is None else -(-self.predownload // (plan.config.batch_size or 1)),
             ahead_bytes=_AHEAD_BYTES if self.predownload is None else sys.maxsize,
-            timeout_s=max(stream.download_timeout or 0 for stream in self.streams),
+            timeout_s=timeout_s,
         )
+        return Arrivals(shards, prefetcher, world.num_workers * world.ranks_per_node, timeout_s)
 
     # ---- epochs and state --------------------------------------------------------------------------------------------------
 

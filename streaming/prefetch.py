@@ -90,8 +90,28 @@ class Prefetcher:
             if shard in self._failed:
                 raise self._failed[shard]
         # Not begun, or in another process's hands.
-        self._ensure(shard, self._check)
+        self._ensure(shard, self.check)
         self._ready.add(shard)
+
+    def is_ready(self, shard: int) -> bool:
+        """Whether this prefetcher has found the shard to be here."""
+        return shard in self._ready
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Return once a condition holds, looked at when a shard has come or somebody says `wake`; False after ``timeout_s``."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_s)
+
+    def wake(self) -> None:
+        """Let `wait_until` look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise CancelledError once the prefetcher is closed: to be called as bytes arrive."""
+        self._beats += 1
+        if self._closed:
+            raise CancelledError('the iterator that needed this shard was closed')
 
     def close(self) -> None:
         """Give up what is going on and end the threads. Waits for them only as long as a read takes to notice."""
@@ -120,7 +140,7 @@ class Prefetcher:
             if shard is None:
                 return
             try:
-                here = self._try_fetch(shard, self._check)
+                here = self._try_fetch(shard, self.check)
                 error = None
             except BaseException as caught:  # it is raised where the shard is needed
                 here, error = False, caught
@@ -170,9 +190,3 @@ class Prefetcher:
                 self._begun_bytes += size
             self._head = None
             return shard
-
-    def _check(self) -> None:
-        """Called as bytes arrive."""
-        self._beats += 1
-        if self._closed:
-            raise CancelledError('the iterator that needed this shard was closed')

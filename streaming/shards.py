@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from streaming.cache.arrays import SharedArrays
 from streaming.cache.folder import default_cache_path
 from streaming.cache.ledger import CacheCounters
+from streaming.errors import CorruptError
 from streaming.format.index import ShardInfo, ShardTable
 from streaming.readers import Reader
+from streaming.readers.mds import MDSReader
 from streaming.readers.pool import ReaderPool
+from streaming.readers.ranged import RangedReader
 from streaming.stream import OpenStream
 
 __all__ = ['DatasetShards']
@@ -80,6 +83,46 @@ class DatasetShards:
         """Fetch the shard unless somebody is at it already; whether it is here now."""
         stream, info = self._find(shard)
         return True if stream.cache is None else stream.cache.try_fetch(info, check_cancelled)
+
+    def is_here(self, shard: int) -> bool:
+        """Whether the shard can be opened now."""
+        stream, info = self._find(shard)
+        return stream.is_here(info)
+
+    def read_in_parts(self, shard: int, check_cancelled: Callable[[], None]) -> RangedReader | None:
+        """Have `read` take the shard's samples from parts of it, until `read_whole`; None where it cannot be read in parts."""
+        stream, info = self._find(shard)
+        ranges = stream.ranges_of(info, check_cancelled)
+        if ranges is None:
+            return None
+        reader = RangedReader(
+            info,
+            self.describe(shard),
+            ranges.read,
+            lambda: self._open(shard),
+            columns=self._columns,
+            allow_unsafe_types=self._allow_unsafe_types,
+        )
+        self._readers.put(shard, reader)
+        return reader
+
+    def read_whole(self, shard: int, parts: RangedReader) -> None:
+        """Have `read` take the shard's samples from its file again, which is here.
+
+        Raises:
+            CorruptError: what was read in parts is not what the verified file holds.
+        """
+        self._readers.drop(shard, parts)
+        whole = self._readers.get(shard)
+        if isinstance(whole, MDSReader) and not parts.agrees_with(whole.data):
+            raise CorruptError(
+                f'{self.describe(shard)}: samples that were read by range, while the shard was being fetched, are not those of '
+                'the shard, whose length and hash are right; set validate_hash= to read no sample before its shard is verified'
+            )
+
+    def forget_parts(self, shard: int, parts: RangedReader) -> None:
+        """Have `read` take the shard's samples from its file again, once it is asked for one."""
+        self._readers.drop(shard, parts)
 
     def describe(self, shard: int) -> str:
         """The shard's name, for messages."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from streaming.cache.fetch import FetchPolicy
 from streaming.cache.folder import INDEX_NAME, CacheFolder, default_cache_path
+from streaming.cache.ranged import ObjectRanges
 from streaming.cache.shards import ShardCache
 from streaming.errors import ArgumentError, NotFoundError, StaleCacheError
 from streaming.format.hashing import get_hashes
@@ -57,7 +58,8 @@ class Stream:
         choose: How many samples are taken in an epoch. At most one of the three may be given. Default: each sample once.
         download_retry: How often a shard whose bytes are wrong is fetched anew. Default: 2.
         download_timeout: Seconds without a byte after which a download is an error. Default: 60.
-        validate_hash: The hash to check, of those the writer recorded. Default: None, the cheapest of them.
+        validate_hash: The hash to check, of those the writer recorded, and then no sample is delivered before its shard is
+            verified. Default: None, the cheapest of them.
         keep_zip: Keep a compressed shard beside the decompressed one. Default: False.
         store: The object store itself, instead of one opened from ``remote``: for credentials of one's own, say. It must pickle
             where workers are spawned. Default: None.
@@ -237,6 +239,16 @@ class OpenStream:
         """Return once the shard can be opened."""
         if self.cache is not None:
             self.cache.ensure(shard, check_cancelled)
+
+    def is_here(self, shard: ShardInfo) -> bool:
+        """Whether the shard can be opened now."""
+        return self.cache is None or self.cache.has(shard)
+
+    def ranges_of(self, shard: ShardInfo, check_cancelled: Callable[[], None]) -> ObjectRanges | None:
+        """The shard's object, to read single samples of it; None where there is none, or it has no samples that can be found."""
+        if self.cache is None or shard.format != 'mds' or shard.compression is not None:
+            return None
+        return self.cache.ranges_of(shard, check_cancelled)
 
     def cached_bytes(self) -> int:
         """Bytes of the shards' files, compressed and not, that lie in the cache folder; 0 where the folder is the source."""

@@ -18,7 +18,7 @@ from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
 from streaming.store.protocol import ObjectInfo, Store
 
-__all__ = ['FetchPolicy', 'ShardFetch']
+__all__ = ['FetchPolicy', 'ObjectVersion', 'ShardFetch']
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class ShardFetch:
     def _read_object(self, file: FileInfo) -> Generator[memoryview, None, None]:
         """The object's bytes in order, read as parallel ranges."""
         step = self.policy.range_bytes
-        version = _Version(self.store.url_of(file.basename), file.bytes)
+        version = ObjectVersion(self.store.url_of(file.basename), file.bytes)
         ranges = [(start, min(step, file.bytes - start)) for start in range(0, file.bytes, step)]
         if len(ranges) <= 1:
             for start, size in ranges:
@@ -162,13 +162,13 @@ class ShardFetch:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read_range(self, key: str, start: int, size: int, version: '_Version') -> memoryview:
+    def _read_range(self, key: str, start: int, size: int, version: 'ObjectVersion') -> memoryview:
         buffer = memoryview(bytearray(size))
         version.check(self.store.read_into(key, start, buffer, on_bytes=self.on_bytes))
         return buffer
 
 
-class _Version:
+class ObjectVersion:
     """Which version of an object the ranges are of, as far as its store says: all of one, and of the size in the index."""
 
     def __init__(self, url: str, size: int) -> None:

@@ -10,12 +10,12 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 __all__ = ['CacheCounters', 'Ledger']
 
-_MAGIC = b'streaming ledger 1\n'.ljust(32, b'\0')
+_MAGIC = b'streaming ledger 2\n'.ljust(32, b'\0')
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,13 @@ class CacheCounters:
         fetched_bytes: Bytes that came over the network, those of broken attempts too.
         fetched_shards: Shards that were brought and found good.
         failed_fetches: Shards that could not be brought.
+        ranged_bytes: Bytes of single samples, read by range before their shard was here.
     """
 
     fetched_bytes: int = 0
     fetched_shards: int = 0
     failed_fetches: int = 0
+    ranged_bytes: int = 0
 
 
 _COUNTS = struct.Struct(f'<{len(fields(CacheCounters))}q')
@@ -65,11 +67,11 @@ class Ledger:
             os.close(self._descriptor)
             raise
 
-    def add(self, *, fetched_bytes: int = 0, fetched_shards: int = 0, failed_fetches: int = 0) -> None:
-        """Add to the sums."""
+    def add(self, **counts: int) -> None:
+        """Add to the sums, by the names of `CacheCounters`."""
+        added = astuple(CacheCounters(**counts))
         with self._locked():
             before = _COUNTS.unpack_from(self._map, len(_MAGIC))
-            added = (fetched_bytes, fetched_shards, failed_fetches)
             _COUNTS.pack_into(self._map, len(_MAGIC), *(a + b for a, b in zip(before, added, strict=True)))
 
     def counters(self) -> CacheCounters:

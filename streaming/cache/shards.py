@@ -9,6 +9,7 @@ from streaming.cache.fetch import FetchPolicy, ShardFetch
 from streaming.cache.folder import CacheFolder
 from streaming.cache.ledger import CacheCounters, Ledger
 from streaming.cache.locks import FileLock, try_lock, wait_for_lock
+from streaming.cache.ranged import ObjectRanges
 from streaming.errors import CancelledError, StreamingError
 from streaming.format.index import ShardInfo
 from streaming.store.protocol import Store
@@ -78,6 +79,20 @@ class ShardCache:
         with lock:
             self._fetch(shard, lock, check_cancelled)
         return True
+
+    def ranges_of(self, shard: ShardInfo, check_cancelled: Callable[[], None]) -> ObjectRanges | None:
+        """A shard's data file in the store, to be read in parts that do not stay.
+
+        None where `validate_hash` was asked for: a part cannot be held against a hash.
+        """
+        if self._policy.validate_hash is not None:
+            return None
+
+        def on_bytes(count: int) -> None:
+            check_cancelled()
+            self._ledger.add(ranged_bytes=count)
+
+        return ObjectRanges(self._store, shard.stored[0], on_bytes)
 
     def counters(self) -> CacheCounters:
         """What all processes have fetched into the folder."""

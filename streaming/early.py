@@ -1,0 +1,164 @@
+"""The first batches, before their shards are here: samples are read by range while the shards are being fetched.
+
+Only where the reader would otherwise wait, and only where it pays. A sample costs its bytes and a request. A process may read
+an eighth of a shard like this, and all processes of a node together 64 MiB an epoch, or a sixteenth of the dataset if that is
+less. So the beginning of an epoch is quick, and a job that waits for the network all the time does not ask more of it.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+
+from streaming.errors import FormatError, StoreError
+from streaming.format.index import Int64Array
+from streaming.format.mds import head_bytes
+from streaming.prefetch import Prefetcher
+from streaming.readers.ranged import RangedReader
+from streaming.shards import DatasetShards
+from streaming.threads import CallerThreads
+
+__all__ = ['EarlyReads']
+
+logger = logging.getLogger(__name__)
+
+# A shard that is smaller comes in about the time of one round trip; reading by range takes two.
+_SMALLEST_SHARD = 1 << 20
+
+# The most that is read of a shard by one process: one part in so many.
+_PART_OF_SHARD = 8
+
+# The most that the processes of a node read in an epoch: bytes, and one part of the dataset in so many.
+_NODE_BYTES = 64 << 20
+_PART_OF_DATASET = 16
+
+# What a request costs beside its bytes, in bytes: in the 0.5 ms of work that it takes here a connection brings about as many. So
+# samples that are less than this apart are read together with what is between them.
+_REQUEST_BYTES = 64 << 10
+
+# Requests at a time. A shuffled batch can need one for each sample.
+_REQUESTS = 32
+
+
+class EarlyReads:
+    """Lets one iterator read samples whose shards are on their way.
+
+    Args:
+        shards: The dataset's.
+        prefetcher: Brings them, in another thread.
+        processes: How many processes of this node iterate the dataset.
+        timeout_s: Seconds after which reading by range is given up and the shards are waited for.
+    """
+
+    def __init__(self, shards: DatasetShards, prefetcher: Prefetcher, processes: int, timeout_s: float) -> None:
+        self._shards = shards
+        self._prefetcher = prefetcher
+        self._timeout_s = timeout_s
+        dataset_bytes = int(shards.table.raw_bytes.sum())
+        self._budget = min(_NODE_BYTES, dataset_bytes // _PART_OF_DATASET) // processes
+        self._spent: dict[int, int] = {}
+        self._readers: dict[int, RangedReader] = {}
+
+    def read(self, sample_ids: Int64Array) -> set[int]:
+        """Read samples by range where their shards are not here, and where it pays; the shards that need not be waited for."""
+        if self._budget <= 0:
+            return set()
+        numbers, within = self._shards.table.find(sample_ids)
+        missing = [shard for shard in dict.fromkeys(numbers.tolist()) if not self._is_here(shard)]
+        if not missing:
+            return set()
+        return self._read({shard: np.unique(within[numbers == shard]).tolist() for shard in missing})
+
+    def give_way(self, shard: int) -> None:
+        """Have the samples of a shard read from its file, which is here now.
+
+        Raises:
+            CorruptError: what was read by range is not what the file holds.
+        """
+        reader = self._readers.pop(shard, None)
+        if reader is not None:
+            self._shards.read_whole(shard, reader)
+
+    def close(self) -> None:
+        """Forget what was read by range."""
+        for shard, reader in self._readers.items():
+            self._shards.forget_parts(shard, reader)
+        self._readers.clear()
+
+    def _is_here(self, shard: int) -> bool:
+        return self._prefetcher.is_ready(shard) or self._shards.is_here(shard)
+
+    def _read(self, wanted: dict[int, list[int]]) -> set[int]:
+        """Read the samples of shards by range, where that pays; the shards whose samples are now here."""
+        readers = {shard: reader for shard in wanted if (reader := self._reader_for(shard, len(wanted[shard]))) is not None}
+        heads = [shard for shard, reader in readers.items() if not reader.has_head]
+        failed = self._call({shard: [readers[shard].read_head] for shard in heads}, wanted)
+        calls: dict[int, list[Callable[[], None]]] = {}
+        for shard, reader in readers.items():
+            if shard not in failed and reader.has_head:
+                ranges = reader.missing(wanted[shard], _REQUEST_BYTES)
+                if self._spend(shard, sum(end - start + _REQUEST_BYTES for start, end in ranges)):
+                    calls[shard] = [partial(reader.read_range, start, end) for start, end in ranges]
+        failed = self._call(calls, wanted)
+        done = calls.keys() - failed
+        for shard in done:
+            readers[shard].add(wanted[shard])
+        return done
+
+    def _reader_for(self, shard: int, samples: int) -> RangedReader | None:
+        """The shard's reader, if reading so many of its samples by range pays."""
+        raw_bytes, all_samples = int(self._shards.table.raw_bytes[shard]), int(self._shards.table.samples[shard])
+        reader = self._readers.get(shard)
+        needs_head = reader is None or not reader.has_head
+        likely = samples * raw_bytes // all_samples + needs_head * (head_bytes(all_samples, b'') + _REQUEST_BYTES)
+        if raw_bytes < _SMALLEST_SHARD or not self._can_spend(shard, likely):
+            return None
+        if reader is None:
+            reader = self._shards.read_in_parts(shard, self._prefetcher.check)
+            if reader is not None:
+                self._readers[shard] = reader
+        if reader is not None and needs_head:
+            self._spend(shard, reader.head_bytes + _REQUEST_BYTES)
+        return reader
+
+    def _can_spend(self, shard: int, cost: int) -> bool:
+        limit = int(self._shards.table.raw_bytes[shard]) // _PART_OF_SHARD
+        return cost <= self._budget and self._spent.get(shard, 0) + cost <= limit
+
+    def _spend(self, shard: int, cost: int) -> bool:
+        if not self._can_spend(shard, cost):
+            return False
+        self._budget -= cost
+        self._spent[shard] = self._spent.get(shard, 0) + cost
+        return True
+
+    def _call(self, calls: dict[int, list[Callable[[], None]]], wanted: Iterable[int]) -> set[int]:
+        """Make the calls of each shard, all at a time; the shards for which they did not all succeed.
+
+        Ends early once all shards that are wanted have come as a whole meanwhile.
+        """
+        count = sum(map(len, calls.values()))
+        if not count:
+            return set()
+        with CallerThreads[None](min(_REQUESTS, count), 'streaming-early') as threads:
+            futures = {shard: [threads.submit(call) for call in made] for shard, made in calls.items()}
+            every = [future for made in futures.values() for future in made]
+            for future in every:
+                future.add_done_callback(lambda _: self._prefetcher.wake())
+
+            def is_over() -> bool:
+                return all(future.done() for future in every) or all(map(self._prefetcher.is_ready, wanted))
+
+            self._prefetcher.wait_until(is_over, self._timeout_s)
+        failed = set()
+        for shard, made in futures.items():
+            for future in made:
+                error = None if not future.done() or future.cancelled() else future.exception()
+                if error is not None and not isinstance(error, (StoreError, FormatError)):
+                    raise error
+                if error is not None or future.cancelled() or not future.done():
+                    logger.debug('reading %s by range: %s', self._shards.describe(shard), error or 'given up')
+                    # Whatever it was, the shard's own fetch is waited for, and says so if it meets it too.
+                    failed.add(shard)
+        return failed

@@ -1,16 +1,19 @@
 # make demo    the main job, end to end (more: make demo ARGS='--store oci://bucket@namespace/prefix')
 # make test    the whole test suite (more: make test ARGS='-k order -x')
 # make lint    formatting, lint, types, layers
-# make clean   forget the virtual environment and everything built
+# make bench-setup   the peers' environments, which benchmarks compare with; minutes, 4 GB (elsewhere: make bench-setup BENCH=folder)
+# make clean   forget the virtual environments and everything built
 #
 # All need Python 3.10 or newer and the package index; `make PYTHON=/path/to/python3.12 test` picks one.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench-setup clean
 
 BIN := .venv/bin
 ARGS ?=
+BENCH ?= .bench
+PEERS := mosaicml litdata webdataset
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -29,8 +32,17 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
 
+bench-setup: $(PEERS:%=$(BENCH)/%/installed)
+	@echo 'made $(PEERS:%=$(BENCH)/%)'
+
+# Each in its own: mosaicml-streaming is called streaming too, and they want different versions of NumPy.
+$(BENCH)/%/installed: benchmarks/peers/%.txt .venv/made
+	$(BIN)/python -m venv --clear $(BENCH)/$*
+	$(BENCH)/$*/bin/python -m pip install --disable-pip-version-check --retries 5 --progress-bar off --quiet --requirement $<
+	@touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 
 # A .venv that works stays. Else any Python that is new enough and can make environments, the plain one first.
 .venv/made:

@@ -1,0 +1,60 @@
+"""litData: its BinaryWriter, StreamingDataset and StreamingDataLoader."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Any
+
+import litdata
+import numpy as np
+from litdata.streaming.writer import BinaryWriter
+
+from contenders.collate import BATCH, measure_batches
+from harness.clock import calls_per_second, items_per_second
+from harness.workloads import samples
+
+__all__ = ['batches', 'iterate', 'random_access', 'start', 'write']
+
+logging.getLogger('litdata').setLevel(logging.ERROR)
+
+
+def write(folder: str, workload: str, count: int, compression: str | None = None, hashes: Iterable[str] = ()) -> dict[str, Any]:
+    """Samples written a second by one process, from making the writer to its end. It knows no hashes."""
+    given = list(samples(workload, count))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    begin = perf_counter()
+    writer = BinaryWriter(folder, chunk_bytes=1 << 26, compression=compression)
+    for number, sample in enumerate(given):
+        writer[number] = sample
+    writer.done()
+    writer.merge()
+    return {'value': count / (perf_counter() - begin), 'version': litdata.__version__}
+
+
+def random_access(folder: str, seconds: float) -> dict[str, Any]:
+    """Samples read by index a second, all over the dataset."""
+    dataset = litdata.StreamingDataset(folder)
+    indices = np.random.default_rng(0).integers(0, len(dataset), 1_000_000).tolist()
+    return {'value': calls_per_second(dataset.__getitem__, indices, seconds), 'version': litdata.__version__}
+
+
+def iterate(folder: str, seconds: float) -> dict[str, Any]:
+    """Samples of an epoch a second, in order, without a loader."""
+    return {'value': items_per_second(litdata.StreamingDataset(folder), seconds), 'version': litdata.__version__}
+
+
+def batches(folder: str, workers: int, seconds: float, shuffle: bool = False) -> dict[str, Any]:
+    """Samples a second in default-collated batches of 64, from the first batch on."""
+    loader = litdata.StreamingDataLoader(litdata.StreamingDataset(folder, shuffle=shuffle), batch_size=BATCH, num_workers=workers)
+    return measure_batches(loader, seconds, {'version': litdata.__version__})
+
+
+def start(folder: str, shuffle: bool) -> dict[str, Any]:
+    """Seconds from the constructor to the first batch."""
+    begin = perf_counter()
+    loader = litdata.StreamingDataLoader(litdata.StreamingDataset(folder, shuffle=shuffle), batch_size=BATCH)
+    next(iter(loader))
+    return {'value': perf_counter() - begin, 'version': litdata.__version__}

@@ -1,0 +1,35 @@
+"""Every benchmark runs: ours alone, at the size that only shows that it does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent.parent / 'benchmarks'
+# A benchmark is a script with a run of the harness.
+SCRIPTS = sorted(path.name for path in BENCHMARKS.glob('*.py') if 'with Bench(' in path.read_text())
+
+
+def test_there_are_benchmarks() -> None:
+    assert 'read.py' in SCRIPTS
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_it_runs_for_ours_alone(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / script), '--size', 'tiny', '--only', 'ours', '--folder', str(tmp_path)]
+    environment = {**os.environ, 'BENCH': str(tmp_path / 'none')}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]['name'] == 'machine'
+    results = lines[1:]
+    assert results
+    for result in results:
+        assert 'error' not in result, f'{result}\n{done.stderr}'
+        assert result['contender'].split()[0] == 'ours'
+        assert result['value'] >= 0
+        assert result['ours_over'] == 1 or result['contender'] != 'ours'
+    assert not list(tmp_path.iterdir())

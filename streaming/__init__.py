@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from streaming.local import LocalDataset
     from streaming.stream import Stream
     from streaming.world import World
+    from streaming.writers.convert import convert
     from streaming.writers.jsonl import JSONWriter
     from streaming.writers.mds import MDSWriter
     from streaming.writers.merge import merge_index
@@ -32,6 +33,7 @@ __all__ = [
     'World',
     'XSVWriter',
     '__version__',
+    'convert',
     'merge_index',
 ]
 
@@ -47,6 +49,7 @@ _HOMES = {
     'TSVWriter': 'streaming.writers.xsv',
     'World': 'streaming.world',
     'XSVWriter': 'streaming.writers.xsv',
+    'convert': 'streaming.writers.convert',
     'merge_index': 'streaming.writers.merge',
 }
 

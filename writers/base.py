@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
     from typing_extensions import Self
 
-__all__ = ['Sizes', 'Writer', 'WriterOptions']
+__all__ = ['Sizes', 'Writer', 'WriterOptions', 'check_hashes', 'check_size_limit']
 
 # Bytes of each sample of a shard, (samples,).
 Sizes = NDArray[np.unsignedinteger[Any]]
@@ -91,8 +91,8 @@ class Writer(ABC):
         exist_ok: bool | Literal['append'] = False,
     ) -> None:
         self.compression = compression or None
-        self.hashes = _check_hashes(hashes)
-        self.size_limit = _check_size_limit(size_limit)
+        self.hashes = check_hashes(hashes)
+        self.size_limit = check_size_limit(size_limit)
         codec = None if self.compression is None else get_codec(self.compression)
         if codec is not None:
             codec.compress(b'')  # a package that lacks shall be missed now, and not by the first shard
@@ -319,7 +319,12 @@ class Writer(ABC):
             self._abort()
 
 
-def _check_hashes(hashes: Sequence[str] | None) -> tuple[str, ...]:
+def check_hashes(hashes: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of hashes, sorted, each once.
+
+    Raises:
+        ArgumentError: there is no such hash.
+    """
     if isinstance(hashes, str):
         raise ArgumentError(f'hashes must be a list of names, got {hashes!r}')
     names = tuple(sorted(set(hashes or ())))
@@ -328,7 +333,12 @@ def _check_hashes(hashes: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _check_size_limit(size_limit: int | str | None) -> int | None:
+def check_size_limit(size_limit: int | str | None) -> int | None:
+    """A shard's most bytes, None for no limit.
+
+    Raises:
+        ArgumentError: it is none, or more than a shard can have.
+    """
     limit = None if size_limit is None else bytes_to_int(size_limit) or None
     if limit is not None and limit > _MOST_BYTES:
         raise ArgumentError(f'size_limit must be under 4 GiB, as offsets have 32 bits; got {size_limit!r}')

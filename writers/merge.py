@@ -22,7 +22,7 @@ from streaming.store import open_store
 from streaming.store.protocol import Store
 from streaming.writers.destination import INDEX, split_out
 
-__all__ = ['merge_index']
+__all__ = ['merge_index', 'moved']
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class _Part:
     def read(self) -> list[ShardInfo]:
         """Its shards, named as the merged index does."""
         table = ShardTable.from_json(self.store.get(self.key), self.store.url_of(self.key))
-        return [_moved(shard, self.folder) for shard in table]
+        return [moved(shard, self.folder) for shard in table]
 
 
 class _Merge:
@@ -235,7 +235,9 @@ class _Merge:
                 raise StoreError(f'{store.url_of(INDEX)} has not the {len(index)} bytes that were put')
 
 
-def _moved(shard: ShardInfo, folder: str) -> ShardInfo:
+def moved(shard: ShardInfo, folder: str) -> ShardInfo:
+    """A shard that lies in a folder, as the index above that folder names it."""
+
     def move(file: FileInfo | None) -> Any:
         return file and replace(file, basename=posixpath.join(folder, file.basename))
 

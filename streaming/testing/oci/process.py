@@ -93,7 +93,8 @@ class OCIServer:
         except queue.Empty:
             raise DeadlineError(f'waited {_START_S:g} s for the OCI stand-in server to start') from None
         if not line:
-            raise StreamingError(f'the OCI stand-in server did not start: {self.complaints()}')
+            self._complaints.seek(0)
+            raise StreamingError(f'the OCI stand-in server did not start: {self._complaints.read().strip()}')
         where: dict[str, str] = json.loads(line)
         return where
 
@@ -130,11 +131,6 @@ class OCIServer:
     def reset_stats(self) -> None:
         """Count from zero."""
         self._ask('DELETE', 'stats')
-
-    def complaints(self) -> str:
-        """What it has printed of its own errors. Faults that it was told of and clients that leave are none."""
-        self._complaints.seek(0)
-        return self._complaints.read().strip()
 
     def stop(self) -> None:
         """End the server. Once more does nothing."""

@@ -1,0 +1,125 @@
+"""Files of lines, cut into ranges of bytes. A line belongs to the range that its first byte lies in.
+
+Ranges of a compressed file are of its content; whoever reads one goes through what stands before it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from streaming.writers.convert.sources.base import Range, cut_bytes
+from streaming.writers.convert.sources.files import Files
+from streaming.writers.convert.sources.packed import (
+    content_bytes,
+    is_packed,
+    open_packed,
+    readers_of_packed,
+    unpacked,
+)
+
+__all__ = ['Chunk', 'line_ranges', 'read_lines', 'total_content_bytes']
+
+_CHUNK_BYTES = 2 << 20
+_HEAD_BYTES = 64
+_BOM = b'\xef\xbb\xbf'
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines, as they stand in the file.
+
+    Args:
+        text: The lines; only the file's last one may lack its newline.
+        start: Where they begin in the file's content.
+        first_line: Number of the first one, from 1; None where it was not counted.
+    """
+
+    text: bytes
+    start: int
+    first_line: int | None
+
+
+def _content_sizes(files: Files) -> list[int]:
+    sizes = []
+    for file in files.find():
+        head = b''
+        if is_packed(file.key) and file.size:
+            with files.open(file.place, file.key) as opened:
+                head = opened.read(_HEAD_BYTES)
+        sizes.append(content_bytes(file.key, file.size, head) if is_packed(file.key) else file.size)
+    return sizes
+
+
+def total_content_bytes(files: Files) -> int:
+    """How long all files are about, uncompressed."""
+    return sum(_content_sizes(files))
+
+
+def line_ranges(files: Files, part_bytes: int) -> list[Range]:
+    """The ranges of all files."""
+    found = []
+    count = len(files.find())
+    for file, size in zip(files.find(), _content_sizes(files), strict=True):
+        if is_packed(file.key):
+            readers = readers_of_packed(size, part_bytes, count)
+            bounds = list(cut_bytes(size, -(-size // readers)))
+        else:
+            bounds = list(cut_bytes(size, part_bytes))
+        for start, end in bounds:
+            # The last one goes to the end wherever that is: the length of what is compressed is a guess.
+            last = end == size
+            found.append(Range(place=file.place, key=file.key, start=start, end=None if last else end, bytes=max(0, end - start)))
+    return found
+
+
+def read_lines(files: Files, piece: Range) -> Iterator[Chunk]:
+    """The lines of a range, some at a time, without the mark that may stand at the start of a file.
+
+    Raises:
+        FormatError: the file cannot be decompressed.
+    """
+    name = files.name(piece.place, piece.key)
+    with unpacked(name), files.open(piece.place, piece.key) as file, open_packed(file, piece.key) as content:
+        at, line = _go_to(content, piece.start, can_seek=not is_packed(piece.key))
+        while piece.end is None or at < piece.end:
+            text = content.read(_CHUNK_BYTES if piece.end is None else min(_CHUNK_BYTES, piece.end - at))
+            if not text:
+                return
+            if not text.endswith(b'\n'):
+                text += content.readline()
+            start, at = at, at + len(text)
+            yield Chunk(text.removeprefix(_BOM) if start == 0 else text, start, line)
+            line = None if line is None else line + text.count(b'\n')
+
+
+def _go_to(content: BinaryIO, start: int, *, can_seek: bool) -> tuple[int, int | None]:
+    """Go to the first line that begins at a byte or later; say where that is, and its number if it was counted."""
+    if not start:
+        return 0, 1
+    line: int | None = 1
+    if can_seek:
+        content.seek(start - 1)
+        line = None
+    else:
+        at = 0
+        while at < start - 1:
+            passed = content.read(min(_CHUNK_BYTES, start - 1 - at))
+            if not passed:
+                return at, line
+            at += len(passed)
+            line = (line or 0) + passed.count(b'\n')
+    rest = content.readline()
+    return start - 1 + len(rest), None if line is None else line + rest.count(b'\n')
+
+
+def line_number(files: Files, piece: Range, chunk: Chunk, before: int) -> int:
+    """The number of a line, from 1, that has so many others of its chunk before it. Reads what stands before the chunk."""
+    if chunk.first_line is not None:
+        return chunk.first_line + before
+    count = 0
+    left = chunk.start
+    with files.open(piece.place, piece.key) as file:
+        while left > 0 and (text := file.read(min(_CHUNK_BYTES, left))):
+            count += text.count(b'\n')
+            left -= len(text)
+    return count + 1 + before

@@ -1,0 +1,121 @@
+"""A value as its source has it -> one that the encoding of its column takes."""
+
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from streaming.errors import ColumnTypeError, MissingExtraError
+from streaming.format.columns import get_encoding
+
+__all__ = ['fitter']
+
+_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+_TRUE, _FALSE = ('true', '1', 'yes'), ('false', '0', 'no')
+
+
+def fitter(
+    columns: Mapping[str, str], *, is_text: bool, is_ragged: bool
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]] | None:
+    """A function that makes a record's values fit their encodings; None where they are as they should be already.
+
+    It raises ColumnTypeError, naming the column, for a value that cannot be made to fit.
+
+    Args:
+        columns: Their encodings.
+        is_text: Whether numbers and so on come as texts.
+        is_ragged: Whether a record may lack what others have; in a column of JSON that is null.
+    """
+    fitters = {name: made for name, encoding in columns.items() if (made := _fitter_of(encoding, is_text)) is not None}
+    may_lack = [name for name, encoding in columns.items() if encoding == 'json'] if is_ragged else []
+    if not fitters and not may_lack:
+        return None
+
+    def fit(record: Mapping[str, Any]) -> Mapping[str, Any]:
+        fitted = dict(record)
+        for name in may_lack:
+            fitted.setdefault(name, None)
+        for name, fit_value in fitters.items():
+            if name in fitted:
+                try:
+                    fitted[name] = fit_value(fitted[name])
+                except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
+                    raise ColumnTypeError(
+                        f'column {name!r}: {fitted[name]!r:.80} cannot be made {columns[name]}: {error}'
+                    ) from error
+        return fitted
+
+    return fit
+
+
+def _fitter_of(encoding: str, is_text: bool) -> Callable[[Any], Any] | None:
+    if encoding.startswith('ndarray'):
+        _, _, rest = encoding.partition(':')
+        dtype, _, shape = rest.partition(':')
+        sizes = tuple(int(size) for size in shape.split(',')) if shape else None
+        return lambda value: _array(value, dtype or None, sizes)
+    if encoding in ('jpeg', 'png', 'pil'):
+        return lambda value: _image(value, encoding)
+    if is_text:
+        return _text_fitter(encoding)
+    if encoding == 'str_decimal':
+        return lambda value: Decimal(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+    return None
+
+
+def _text_fitter(encoding: str) -> Callable[[Any], Any] | None:
+    if encoding == 'json':
+        return json.loads
+    if encoding == 'bool':
+        return _bool
+    if encoding in ('str_decimal', 'str_int', 'str_float'):
+        return {'str_decimal': Decimal, 'str_int': int, 'str_float': float}[encoding]
+    code = get_encoding(encoding).code
+    if code is not None:
+        return int if code in 'bBhHiIqQ' else float
+    return float if encoding == 'bfloat16' else None
+
+
+def _bool(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError('it is neither true nor false')
+
+
+def _array(value: Any, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
+    """An array of a list, or of JSON; one of another dtype only where no value changes."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    array = np.asarray(value)
+    if dtype is not None and array.dtype.name != dtype:
+        if array.dtype.kind not in 'biuf':
+            raise ValueError('it is no array of numbers')
+        cast = array.astype(dtype)
+        if np.dtype(dtype).kind in 'iu' and not np.array_equal(cast, array):
+            raise ValueError(f'a value is not of {dtype}')
+        array = cast
+    return array.reshape(shape) if shape is not None and array.shape != shape else array
+
+
+def _image(value: Any, encoding: str) -> Any:
+    """An image of the bytes of a file, unless those are what the encoding holds."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        return value
+    data = bytes(value)
+    if (encoding == 'jpeg' and data.startswith(_JPEG)) or (encoding == 'png' and data.startswith(_PNG)):
+        return data
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("images need Pillow: pip install 'streaming-dataset[images]'") from error
+    try:
+        image = Image.open(BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'it is no image: {error}') from error
+    return image.convert('RGB') if encoding == 'jpeg' and image.mode not in ('L', 'RGB', 'CMYK') else image

@@ -1,6 +1,6 @@
 """Raw shards -> samples, a file a format."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,10 @@ class Reader(Protocol):
     @property
     def owned_bytes(self) -> int:
         """Disk space that goes when the reader does; 0 where it reads a file that stays."""
+
+    @property
+    def read(self) -> Callable[[int], dict[str, Any]]:
+        """Decodes a sample as brackets do, by a number that is known to be one of the shard's."""
 
     def __len__(self) -> int:
         """How many samples it has."""

@@ -1,13 +1,15 @@
 """Reading an MDS shard: one map a shard, one look at two offsets a sample."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from streaming.errors import FormatError
+from streaming.format.columns import get_encoding
 from streaming.format.index import ShardInfo
 from streaming.format.mds import read_offsets
+from streaming.readers.compiled import compile_reader
 from streaming.readers.decoding import sample_decoder
 from streaming.readers.raw import map_raw
 
@@ -54,13 +56,9 @@ class MDSReader:
     def _begin(
         self, data: memoryview, path: str, shard: ShardInfo, columns: Sequence[str] | None, allow_unsafe_types: bool
     ) -> None:
-        self._data, self._path = data, path
-        self._decode = sample_decoder(shard, path, columns=columns, allow_unsafe_types=allow_unsafe_types)
-        offsets = read_offsets(self._data, shard.samples, self._path)
-        # Items of a cast memoryview are Python ints, which NumPy's would have to become.
-        little = sys.byteorder == 'little'
-        self._offsets = self._data[4 : 8 + 4 * shard.samples].cast('I') if little else offsets.tolist()
-        self._samples = shard.samples
+        decode = sample_decoder(shard, path, columns=columns, allow_unsafe_types=allow_unsafe_types)
+        self._data, self._path, self._samples = data, path, shard.samples
+        self.read = _make_read(shard, columns, data, decode, path)
 
     @property
     def data(self) -> memoryview:
@@ -79,7 +77,28 @@ class MDSReader:
         """
         if not 0 <= number < self._samples:
             raise IndexError(f'sample {number} of {self._samples} in {self._path}')
+        return self.read(number)
+
+
+# Not a method: a function that held its reader, which holds it, would keep the map until the garbage collector comes.
+def _make_read(
+    shard: ShardInfo,
+    columns: Sequence[str] | None,
+    data: memoryview,
+    decode: Callable[[memoryview], dict[str, Any]],
+    path: str,
+) -> Callable[[int], dict[str, Any]]:
+    checked = read_offsets(data, shard.samples, path)
+    little = sys.byteorder == 'little'
+    # Items of a cast memoryview are Python ints, which NumPy's would have to become.
+    offsets: Any = data[4 : 8 + 4 * shard.samples].cast('I') if little else checked.tolist()
+
+    def explain(number: int) -> dict[str, Any]:
         try:
-            return self._decode(self._data[self._offsets[number] : self._offsets[number + 1]])
+            return decode(data[offsets[number] : offsets[number + 1]])
         except FormatError as error:
-            raise type(error)(f'{self._path}, sample {number}: {error}') from error
+            raise type(error)(f'{path}, sample {number}: {error}') from error
+
+    wanted = [columns is None or name in columns for name in shard.column_names]
+    encodings = [get_encoding(name) for name in shard.column_encodings]
+    return compile_reader(shard.column_names, encodings, wanted, data, offsets, explain)

@@ -127,6 +127,11 @@ class RangedReader:
     def __len__(self) -> int:
         return self._shard.samples
 
+    @property
+    def read(self) -> Callable[[int], dict[str, Any]]:
+        """Decodes a sample as brackets do."""
+        return self.__getitem__
+
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Decode sample ``number``, from 0, waiting for the whole shard if it is not among those that are here.
 

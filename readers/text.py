@@ -54,6 +54,10 @@ class TextReader:
         """
         if not 0 <= number < self._samples:
             raise IndexError(f'sample {number} of {self._samples} in {self._path}')
+        return self.read(number)
+
+    def read(self, number: int) -> dict[str, Any]:
+        """Decode a sample as brackets do, by a number that is known to be one of the shard's."""
         try:
             return self._decode(self._data[self._offsets[number] : self._offsets[number + 1]])
         except FormatError as error:

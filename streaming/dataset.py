@@ -206,7 +206,10 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         """The sample, or the list of samples, at an int, negative int, slice, list or array of ints."""
-        return resolve(index, self.num_samples, self._shards.read)
+        shards = self._shards_open or self._shards
+        if type(index) is int and 0 <= index < shards.num_samples:
+            return shards.read(index)
+        return resolve(index, shards.num_samples, shards.read, shards.read_many)
 
     def __iter__(self) -> Iterator[Any]:
         """Begin the next epoch, or where a loaded state left off, and walk this worker's samples of it.
@@ -231,15 +234,18 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 if self._config.tail == 'mask':
                     yield from self._marked(ids, plan.mask(worker, index))
                 else:
-                    for sample_id in ids.tolist():
-                        yield self[sample_id]
+                    yield from self._samples(ids)
         finally:
             if arrivals is not None:
                 arrivals.close()
 
+    def _samples(self, ids: NDArray[np.int64]) -> Iterator[Any]:
+        if type(self).__getitem__ is not StreamingDataset.__getitem__:
+            return (self[sample_id] for sample_id in ids.tolist())
+        return self._shards.read_many(ids)
+
     def _marked(self, ids: NDArray[np.int64], is_real: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
-        for sample_id, real in zip(ids.tolist(), is_real.tolist(), strict=True):
-            sample = self[sample_id]
+        for sample, real in zip(self._samples(ids), is_real.tolist(), strict=True):
             if not isinstance(sample, dict):
                 raise ArgumentError(
                     f"tail='mask' adds is_padding to samples that are dicts; __getitem__ gave a {type(sample).__name__}"

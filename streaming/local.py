@@ -1,14 +1,19 @@
 """LocalDataset: random access to a dataset in a folder, without torch."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import index
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from streaming.errors import NotFoundError
 from streaming.format.index import ShardTable
 from streaming.indexing import resolve
 from streaming.readers import Reader, open_shard
 from streaming.readers.pool import ReaderPool
+from streaming.readers.samples import SampleReader
 
 __all__ = ['LocalDataset']
 
@@ -50,7 +55,7 @@ class LocalDataset:
                 f'{path} does not exist: wrong folder or split, or the dataset is not finished (its index is written last)'
             ) from error
         self._table = ShardTable.from_json(data, str(path))
-        self._readers = ReaderPool(self._open, _OPEN_SHARDS)
+        self._open_none()
 
     @property
     def num_samples(self) -> int:
@@ -65,26 +70,36 @@ class LocalDataset:
     def __len__(self) -> int:
         return self._table.num_samples
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, at: Any) -> Any:
         """The sample, or the list of samples, at an int, negative int, slice, list or array of ints."""
-        return resolve(index, self._table.num_samples, self._read)
+        if type(at) is int and 0 <= at < self._size:
+            return self._read(at)
+        return resolve(at, self._size, self._read, self._read_many)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The samples at a list of ints, as torch's DataLoader asks for a batch."""
+        samples: list[dict[str, Any]] = self[np.fromiter(map(index, indices), np.int64, len(indices))]
+        return samples
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for shard in range(len(self._table)):
+        def read_shard(shard: int) -> Iterator[dict[str, Any]]:
             reader = self._readers.get(shard)
-            for number in range(len(reader)):
-                yield reader[number]
+            return map(reader.read, range(len(reader)))
 
-    def _read(self, sample_id: int) -> dict[str, Any]:
-        shard, number = self._table.locate(sample_id)
-        return self._readers.get(shard)[number]
+        return chain.from_iterable(map(read_shard, range(len(self._table))))
 
     def _open(self, shard: int) -> Reader:
         return open_shard(self._folder, self._table[shard], columns=self._columns, allow_unsafe_types=self.allow_unsafe_types)
 
+    def _open_none(self) -> None:
+        self._readers = ReaderPool(self._open, _OPEN_SHARDS)
+        samples = SampleReader(self._table, self._readers)
+        self._size = self._table.num_samples
+        self._read, self._read_many = samples.read, samples.read_many
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != '_readers'}
+        return {key: value for key, value in self.__dict__.items() if key not in ('_readers', '_read', '_read_many')}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._readers = ReaderPool(self._open, _OPEN_SHARDS)
+        self._open_none()

@@ -16,6 +16,7 @@ from streaming.readers import Reader
 from streaming.readers.mds import MDSReader
 from streaming.readers.pool import ReaderPool
 from streaming.readers.ranged import RangedReader
+from streaming.readers.samples import SampleReader
 from streaming.stream import OpenStream
 
 __all__ = ['DatasetShards']
@@ -31,6 +32,11 @@ class DatasetShards:
         streams: The open streams.
         columns: The columns to decode. None: all.
         allow_unsafe_types: Whether columns that run code when read (``pkl``) may be read.
+
+    Attributes:
+        num_samples: Samples of all streams.
+        read: See `SampleReader.read`. It brings a shard that is not here.
+        read_many: See `SampleReader.read_many`; likewise.
     """
 
     def __init__(self, streams: Sequence[OpenStream], columns: list[str] | None, allow_unsafe_types: bool) -> None:
@@ -40,6 +46,8 @@ class DatasetShards:
         self.table = ShardTable.concat([stream.table for stream in streams])
         self._first_shard = np.cumsum([0, *(len(stream.table) for stream in streams)])
         self._readers = ReaderPool(self._open, _OPEN_SHARDS)
+        samples = SampleReader(self.table, self._readers)
+        self.num_samples, self.read, self.read_many = self.table.num_samples, samples.read, samples.read_many
 
     @property
     def samples_by_stream(self) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
@@ -63,11 +71,6 @@ class DatasetShards:
     def is_remote(self) -> bool:
         """Whether any shard may have to be fetched."""
         return any(stream.cache is not None for stream in self._streams)
-
-    def read(self, sample_id: int) -> dict[str, Any]:
-        """Decode one sample, 0-based over all streams, bringing its shard first if it is not here."""
-        shard, within = self.table.locate(sample_id)
-        return self._readers.get(shard)[within]
 
     def first_uses(self, sample_ids: NDArray[np.int64]) -> list[int]:
         """The shards of some samples, each once, in the order of their first sample."""

@@ -1,7 +1,6 @@
 """Encodings by name: one value <-> its bytes in a shard."""
 
 import json
-import math
 import operator
 import pickle
 import struct
@@ -60,7 +59,7 @@ class Encoding(ABC):
         return ColumnTypeError(f'encoding {self.name!r} takes {expected}, got {type(value).__name__}: {value!r:.80}')
 
 
-class _BytesEncoding(Encoding):
+class Raw(Encoding):
     name = 'bytes'
 
     def encode(self, value: Any) -> bytes:
@@ -72,7 +71,7 @@ class _BytesEncoding(Encoding):
         return bytes(data)
 
 
-class _Str(Encoding):
+class Str(Encoding):
     name = 'str'
 
     def encode(self, value: Any) -> bytes:
@@ -84,16 +83,22 @@ class _Str(Encoding):
         return str(data, 'utf-8')
 
 
-class _Scalar(Encoding):
-    """A fixed-size number."""
+class Scalar(Encoding):
+    """A fixed-size number.
+
+    Attributes:
+        dtype: What NumPy calls its bytes.
+        kind: What it decodes to: int, or a type of NumPy.
+    """
 
     def __init__(self, name: str, code: str, to_python: Callable[[Any], Any], kind: Callable[[Any], Any], expected: str) -> None:
         self.name = name
         self.code = code
         self._struct = struct.Struct('<' + code)
         self.size = self._struct.size
+        self.dtype = np.dtype('int64' if kind is int else name).newbyteorder('<')
+        self.kind = kind
         self._convert = to_python
-        self._kind = kind
         self._expected = expected
 
     def encode(self, value: Any) -> bytes:
@@ -105,7 +110,7 @@ class _Scalar(Encoding):
             raise self.refuse(value, f'{self._expected} within its range') from None
 
     def decode(self, data: Bytes) -> Any:
-        return self._kind(self._struct.unpack(data)[0])
+        return self.kind(self._struct.unpack(data)[0])
 
 
 def _to_float(value: Any) -> float:
@@ -114,7 +119,7 @@ def _to_float(value: Any) -> float:
     return float(value)
 
 
-class _Bool(Encoding):
+class Bool(Encoding):
     """One byte. mosaicml-streaming has no such encoding."""
 
     name = 'bool'
@@ -181,94 +186,6 @@ class _Text(Encoding):
             raise ValueError(f'{bytes(data)[:80]!r} is no number') from None
 
 
-# Codes of the dtypes that an `ndarray` column may hold, as they stand in front of its values.
-_DTYPE_CODES = {
-    'uint8': 8,
-    'int8': 9,
-    'uint16': 16,
-    'int16': 17,
-    'float16': 18,
-    'uint32': 32,
-    'int32': 33,
-    'float32': 34,
-    'uint64': 64,
-    'int64': 65,
-    'float64': 66,
-}
-_DTYPES = {code: np.dtype(name).newbyteorder('<') for name, code in _DTYPE_CODES.items()}
-# Those whose bytes in memory are those in a file.
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
-_BYTE = [bytes([value]) for value in range(256)]
-_DIMENSIONS = tuple(np.dtype(name) for name in ('<u1', '<u2', '<u4', '<u8'))
-
-
-class _Array(Encoding):
-    """A NumPy array: its dtype unless that is fixed, its shape unless that is fixed, its values in C order."""
-
-    def __init__(self, dtype: str | None = None, shape: tuple[int, ...] | None = None) -> None:
-        self.name = ':'.join(
-            ['ndarray', *([dtype] if dtype else []), *([','.join(map(str, shape))] if shape is not None else [])]
-        )
-        self._dtype = _DTYPES[_DTYPE_CODES[dtype]] if dtype else None
-        self._shape = shape
-        if self._dtype is not None and shape is not None:
-            self.size = self._dtype.itemsize * math.prod(shape)
-
-    def encode(self, value: Any) -> bytes:
-        if not isinstance(value, np.ndarray):
-            raise self.refuse(value, 'a numpy.ndarray')
-        dtype, head = value.dtype, b''
-        if self._dtype is None:
-            code = _CODES.get(dtype) or _DTYPE_CODES.get(dtype.name)
-            if code is None:
-                raise self.refuse(value, f'arrays of {", ".join(_DTYPE_CODES)}; this one is of {dtype}, and')
-            head = _BYTE[code]
-        elif dtype != self._dtype and dtype.name != self._dtype.name:
-            raise self.refuse(value, f'arrays of {self._dtype.name}; this one is of {dtype}, and')
-        if self._shape is None:
-            head += self._pack_shape(value)
-        elif value.shape != self._shape:
-            raise self.refuse(value, f'arrays of shape {self._shape}; this one has {value.shape}, and')
-        # In C order whatever the array's own.
-        data = value.tobytes() if dtype in _CODES else value.astype(dtype.newbyteorder('<')).tobytes()
-        return head + data if head else data
-
-    def _pack_shape(self, value: np.ndarray[Any, Any]) -> bytes:
-        ndim, shape = value.ndim, value.shape
-        if ndim > 63:
-            raise self.refuse(value, f'arrays of at most 63 dimensions; this one has {ndim}, and')
-        largest = max(shape, default=0)
-        kind = 0 if largest < 1 << 8 else 1 if largest < 1 << 16 else 2 if largest < 1 << 32 else 3
-        return b''.join([_BYTE[ndim << 2 | kind], *(size.to_bytes(1 << kind, 'little') for size in shape)])
-
-    def decode(self, data: Bytes) -> np.ndarray[Any, Any]:
-        at = 0
-        dtype = self._dtype
-        if dtype is None:
-            dtype = _DTYPES.get(data[0]) if len(data) else None
-            if dtype is None:
-                raise ValueError(f'its dtype is code {data[0] if len(data) else None}')
-            at = 1
-        shape = self._shape
-        if shape is None:
-            if at >= len(data):
-                raise ValueError('its shape is missing')
-            ndim, kind = data[at] >> 2, _DIMENSIONS[data[at] & 3]
-            at += 1
-            if at + ndim * kind.itemsize > len(data):
-                raise ValueError('its shape is cut off')
-            shape = tuple(np.frombuffer(data, kind, ndim, at).tolist()) if ndim else ()
-            at += ndim * kind.itemsize
-        if math.prod(shape) * dtype.itemsize != len(data) - at:
-            raise ValueError(f'{len(data) - at} bytes of values are not an array of {dtype.name} of shape {shape}')
-        # A copy: writable, and independent of the map.
-        return (
-            np.array(np.frombuffer(data, dtype, -1, at), dtype.newbyteorder('=')).reshape(shape)
-            if math.prod(shape)
-            else np.empty(shape, dtype)
-        )
-
-
 def _numpy_to_json(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
@@ -317,16 +234,15 @@ _SCALARS: tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any], str]
 _registry: dict[str, Encoding] = {
     encoding.name: encoding
     for encoding in (
-        _BytesEncoding(),
-        _Str(),
-        *(_Scalar(*scalar) for scalar in _SCALARS),
+        Raw(),
+        Str(),
+        *(Scalar(*scalar) for scalar in _SCALARS),
         _Text('str_int', (int,), int),
         _Text('str_float', (float,), float),
         _Text('str_decimal', (Decimal,), Decimal),
-        _Array(),
         _Json(),
         _Pickle(),
-        _Bool(),
+        Bool(),
         _BFloat16(),
     )
 }
@@ -343,12 +259,16 @@ _ENTRY_POINTS = 'streaming.encodings'
 
 
 def _load(name: str) -> Encoding | None:
-    """An encoding that is not here yet: of images, of lists, or of another package."""
+    """An encoding that is not here yet: of arrays, of images, of lists, or of another package."""
     if name in _IMAGES:
         from streaming.format import images
 
         plain: dict[str, type[Encoding]] = {'pil': images.Pil, 'png': images.Png, 'jpeg': images.Jpeg}
         return plain[name]() if name in plain else images.JpegArray(name)
+    if name == 'ndarray' or name.startswith('ndarray:'):
+        from streaming.format.arrays import array_encoding
+
+        return array_encoding(name)
     if name.startswith('list[') and name.endswith(']'):
         from streaming.format.lists import ListOf
 
@@ -365,7 +285,7 @@ def get_mds_encodings() -> set[str]:
     ``ndarray`` may be followed by a dtype, and that by a shape: ``ndarray:float32:2,3``. Any may stand in ``list[...]``.
     """
     plain = {name for name in _registry if ':' not in name and '[' not in name}
-    return plain | set(_IMAGES) | {'list[pil]', 'list[png]', 'list[jpeg]'} | entry_points(group=_ENTRY_POINTS).names
+    return plain | set(_IMAGES) | {'ndarray', 'list[pil]', 'list[png]', 'list[jpeg]'} | entry_points(group=_ENTRY_POINTS).names
 
 
 def get_encoding(name: str) -> Encoding:
@@ -377,19 +297,7 @@ def get_encoding(name: str) -> Encoding:
     found = _registry.get(name) or _load(name)
     if found is not None:
         return _registry.setdefault(name, found)
-    if name.startswith('ndarray:'):
-        _, dtype, *shape = name.split(':')
-        if dtype in _DTYPE_CODES and len(shape) <= 1:
-            try:
-                sizes = tuple(int(size) for size in shape[0].split(',')) if shape else None
-            except ValueError:
-                sizes = (-1,)
-            if sizes is None or all(size >= 0 for size in sizes):
-                return _registry.setdefault(name, _Array(dtype, sizes))
-        raise ArgumentError(
-            f'no encoding {name!r}; an array is ndarray, ndarray:DTYPE or ndarray:DTYPE:2,3 with one of {", ".join(_DTYPE_CODES)}'
-        )
-    raise ArgumentError(f'no encoding {name!r}; there are {", ".join(sorted(_registry))}')
+    raise ArgumentError(f'no encoding {name!r}; there are {", ".join(sorted(get_mds_encodings()))}')
 
 
 # What an index may say that its reader must know.

@@ -1,0 +1,148 @@
+"""Functions that read one sample, written for its schema.
+
+A general decoder goes through the columns of every sample, which costs more than decoding them. Here that is done once: a schema
+becomes the source of a function. The source is made of numbers and of what stands in this file; the names of columns and whatever
+else an index says reach it as values. What is odd about a sample is left to a general decoder, which says what it is.
+"""
+
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from mmap import mmap
+from typing import Any
+
+from streaming.format.arrays import Array
+from streaming.format.columns import Bool, Encoding, Raw, Scalar, Str
+from streaming.readers.windows import Windows
+
+__all__ = ['compile_reader']
+
+Read = Callable[[int], dict[str, Any]]
+
+# Longer text is decoded from the map, which costs more to begin and saves a copy.
+_LONG_TEXT = 1 << 14
+
+
+def compile_reader(
+    names: Sequence[str],
+    encodings: Sequence[Encoding],
+    wanted: Sequence[bool],
+    data: memoryview,
+    offsets: Sequence[int],
+    explain: Read,
+) -> Read:
+    """A function from the number of a sample, which must be one of the shard's, to the sample.
+
+    Args:
+        names: Of the columns.
+        encodings: Of the columns.
+        wanted: Which columns to decode.
+        data: The shard: a view of a whole map, or of bytes. Of anything else, ``explain`` has to read.
+        offsets: Where in it each sample begins, and the end of the last.
+        explain: Reads a sample, or raises what is wrong with it. Asked where this function finds something wrong.
+    """
+    whole = data.obj
+    if sys.byteorder != 'little' or not isinstance(whole, (bytes, mmap)) or len(whole) != len(data):
+        return explain
+    bind, head = _compile(tuple(encodings), tuple(wanted))
+    windows = Windows(data, whole)
+    helpers = [_helper(encoding, windows) if needed else None for encoding, needed in zip(encodings, wanted, strict=True)]
+    read: Read = bind(tuple(names), helpers, head.unpack_from, whole, data, offsets, explain)
+    return read
+
+
+def _helper(encoding: Encoding, windows: Windows) -> Any:
+    """What the source calls ``h0``, ``h1`` and so on."""
+    if type(encoding) is Scalar:
+        numbers = windows.numbers(encoding.dtype)
+        return numbers.item if encoding.kind is int else numbers
+    if isinstance(encoding, Array) and type(encoding) is Array:
+        if _is_regular(encoding) and encoding.dtype is not None and encoding.shape is not None:
+            return windows.arrays(encoding.dtype, encoding.shape)
+        return windows.array_reader(encoding)
+    return encoding.decode
+
+
+def _is_regular(encoding: Array) -> bool:
+    """Whether its values are all alike, and more than one number or none."""
+    return bool(encoding.size and encoding.shape)
+
+
+@lru_cache(maxsize=1024)
+def _compile(encodings: tuple[Encoding, ...], wanted: tuple[bool, ...]) -> tuple[Callable[..., Read], struct.Struct]:
+    head, source = _write_source(encodings, wanted)
+    namespace: dict[str, Any] = {'failures': (ValueError, OverflowError, LookupError, struct.error)}
+    exec(compile(source, '<reader of a schema>', 'exec'), namespace)
+    return namespace['bind'], struct.Struct(head)
+
+
+def _write_source(encodings: Sequence[Encoding], wanted: Sequence[bool]) -> tuple[str, str]:
+    """The format of what one call of struct reads of a sample, and the source of ``bind``."""
+    head, targets = _plan_head(encodings, wanted)
+    base, at = 'start', 4 * sum(encoding.size is None for encoding in encodings)
+    end = f'{base} + {at}'
+    steps, items = [], []
+    for number, encoding in enumerate(encodings):
+        begin = end
+        if encoding.size is None:
+            base, at = f'end{number}', 0
+            steps.append(f'{base} = {begin} + size{number}')
+        else:
+            at += encoding.size
+        end = f'{base} + {at}' if at else base
+        if wanted[number]:
+            value = f'value{number}' if f'value{number}' in targets else _write_value(number, encoding, begin, end)
+            items.append(f'name{number}: {value}')
+    count = len(encodings)
+    body = [
+        'start, end = offsets[number], offsets[number + 1]',
+        'try:',
+        *([f'    {", ".join(targets)}, = head(view, start)'] if targets else []),
+        *(f'    {step}' for step in steps),
+        f'    if {end} == end:',
+        f'        return {{{", ".join(items)}}}',
+        'except failures:',
+        '    pass',
+        'return explain(number)',
+    ]
+    lines = [
+        'def bind(names, helpers, head, data, view, offsets, explain):',
+        f'    ({"".join(f"name{number}, " for number in range(count))}) = names',
+        f'    ({"".join(f"h{number}, " for number in range(count))}) = helpers',
+        '    def read(number):',
+        *(f'        {line}' for line in body),
+        '    return read',
+    ]
+    return head, '\n'.join(lines)
+
+
+def _plan_head(encodings: Sequence[Encoding], wanted: Sequence[bool]) -> tuple[str, list[str]]:
+    """What one call of struct reads: all sizes, and the whole numbers among the columns before the first of variable size."""
+    variable = [number for number, encoding in enumerate(encodings) if encoding.size is None]
+    head, targets = f'<{len(variable)}I', [f'size{number}' for number in variable]
+    skipped = 0
+    for number, encoding in enumerate(encodings[: variable[0]] if variable else encodings):
+        if type(encoding) is Scalar and encoding.kind is int and wanted[number]:
+            head += f'{skipped}xq'
+            targets.append(f'value{number}')
+            skipped = 0
+        else:
+            skipped += encoding.size or 0
+    return head, targets
+
+
+def _write_value(number: int, encoding: Encoding, start: str, end: str) -> str:
+    """The expression for a value between two places."""
+    kind = type(encoding)
+    if isinstance(encoding, Scalar) and kind is Scalar:
+        return f'h{number}({start})' if encoding.kind is int else f'h{number}[{start}]'
+    if kind is Bool:
+        return f'(False, True)[data[{start}]]'
+    if kind is Raw:
+        return f'data[{start}:{end}]'
+    if kind is Str:
+        return f"(data[{start}:{end}].decode() if size{number} < {_LONG_TEXT} else str(view[{start}:{end}], 'utf-8'))"
+    if isinstance(encoding, Array) and kind is Array:
+        return f'h{number}[{start}].copy()' if _is_regular(encoding) else f'h{number}({start}, {end})'
+    return f'h{number}(view[{start}:{end}])'

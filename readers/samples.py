@@ -1,0 +1,48 @@
+"""Samples by their number in a dataset, over the shards that hold them."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.format.index import ShardTable
+from streaming.readers.pool import ReaderPool
+
+__all__ = ['SampleReader']
+
+# Shards that are kept open beside the pool's, while samples of them are read one after the other.
+_TOGETHER = 128
+
+
+class SampleReader:
+    """Reads samples by their ids, which count through all shards. Any thread may read.
+
+    Args:
+        table: The shards.
+        readers: Opens them.
+    """
+
+    def __init__(self, table: ShardTable, readers: ReaderPool) -> None:
+        self._table = table
+        self._starts: Sequence[int] = table.starts.tolist()
+        self._get = readers.get
+
+    def read(self, sample_id: int) -> dict[str, Any]:
+        """One sample. The id must be one of the dataset's."""
+        shard = bisect_right(self._starts, sample_id) - 1
+        return self._get(shard).read(sample_id - self._starts[shard])
+
+    def read_many(self, sample_ids: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Samples in the order of their ids (N,), which must be of the dataset, each decoded when it is taken."""
+        shards, numbers = self._table.find(sample_ids)
+        for first in range(0, len(sample_ids), _TOGETHER):
+            part = slice(first, first + _TOGETHER)
+            yield from self._read_some(shards[part].tolist(), numbers[part].tolist())
+
+    def _read_some(self, shards: list[int], numbers: list[int]) -> Iterator[dict[str, Any]]:
+        reads = {shard: self._get(shard).read for shard in dict.fromkeys(shards)}
+        if len(reads) == 1:
+            return map(reads[shards[0]], numbers)
+        return (reads[shard](number) for shard, number in zip(shards, numbers, strict=True))

@@ -1,0 +1,190 @@
+"""Readers made for a schema give what the general decoder gives, and do next to nothing else."""
+
+import gc
+import os
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from streaming import LocalDataset, MDSWriter, StreamingDataset, World
+from streaming.errors import FormatError
+from streaming.format.columns import get_encoding
+from streaming.format.index import ShardTable
+from streaming.format.mds import MDSSchema
+from streaming.readers.mds import MDSReader
+from streaming.testing.values import VALUES, assert_same
+
+NAMES = st.text(min_size=1, max_size=8) | st.sampled_from(["'", '"', '\\', '{x}', 'names', 'def', "']}); raise SystemExit  #"])
+
+
+def calls_of(work: Callable[[], Any]) -> Counter[str]:
+    """How often functions are called, of Python and of C, by name."""
+    calls: Counter[str] = Counter()
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        if event in ('call', 'c_call'):
+            calls[frame.f_code.co_name if event == 'call' else argument.__name__] += 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@contextmanager
+def audited() -> Iterator[list[str]]:
+    """What Python tells its auditors within the block. A hook stays for ever, so it is told to stop listening."""
+    events: list[str] = []
+    listening = True
+    sys.addaudithook(lambda event, _: events.append(event) if listening else None)
+    try:
+        yield events
+    finally:
+        listening = False
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    columns = draw(st.dictionaries(NAMES, st.sampled_from(sorted(VALUES)), min_size=1, max_size=6))
+    rows = [{name: draw(VALUES[encoding]) for name, encoding in columns.items()} for _ in range(draw(st.integers(1, 5)))]
+    return columns, rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(datasets(), st.data())
+def test_as_the_general_decoder(tmp_path_factory: pytest.TempPathFactory, dataset: Any, data: st.DataObject) -> None:
+    columns, rows = dataset
+    folder = tmp_path_factory.mktemp('set')
+    with MDSWriter(out=str(folder), columns=columns, exist_ok=True) as writer:
+        for row in rows:
+            writer.write(row)
+    shard = ShardTable.from_json((folder / 'index.json').read_bytes(), 'index')[0]
+    wanted = data.draw(st.none() | st.lists(st.sampled_from(sorted(columns)), unique=True))
+    reader = MDSReader(folder, shard, columns=wanted)
+    schema = MDSSchema.from_columns(columns)
+    decode, encode = schema.decoder(wanted), schema.encoder()
+    for number, row in enumerate(rows):
+        expected = decode(memoryview(encode(row)))
+        for _ in range(3):  # arrays take another way once they have been seen
+            assert_same(reader[number], expected)
+        assert list(reader[number]) == list(expected)
+
+
+def test_values_are_copies(tmp_path: Path) -> None:
+    columns = {'a': 'ndarray:int16:2,3', 'b': 'ndarray', 'c': 'bytes', 'd': 'ndarray:uint8'}
+    row = {'a': np.ones((2, 3), np.int16), 'b': np.ones((2, 1)), 'c': b'x', 'd': np.array(7, np.uint8)}
+    with MDSWriter(out=str(tmp_path / 'set'), columns=columns) as writer:
+        for _ in range(3):
+            writer.write(row)
+    dataset = LocalDataset(tmp_path / 'set')
+    for sample in [*dataset, dataset[0]]:
+        for name in 'abd':
+            assert sample[name].flags.writeable
+            assert sample[name].flags.aligned
+            assert sample[name].flags.c_contiguous
+            assert sample[name].dtype.isnative
+            sample[name][...] = 0
+    assert_same(dataset[0], row)
+
+
+def test_a_schema_is_compiled_once(tmp_path: Path) -> None:
+    with MDSWriter(out=str(tmp_path / 'set'), columns={'a': 'int', 'b': 'str'}, size_limit=400) as writer:
+        for number in range(100):
+            writer.write({'a': number, 'b': 'x'})
+    dataset = LocalDataset(tmp_path / 'set')
+    assert calls_of(lambda: list(dataset))['compile'] <= 1
+
+
+def test_a_closed_reader_lets_its_map_go_at_once(tmp_path: Path) -> None:
+    with MDSWriter(out=str(tmp_path / 'set'), columns={'a': 'ndarray', 'b': 'str', 'c': 'float32'}) as writer:
+        for _ in range(3):
+            writer.write({'a': np.zeros(3), 'b': 'x', 'c': 1.0})
+    shard = ShardTable.from_json((tmp_path / 'set/index.json').read_bytes(), 'index')[0]
+    gc.disable()
+    try:
+        before = len(os.listdir('/proc/self/fd')) if os.path.exists('/proc/self/fd') else 0
+        reader = MDSReader(tmp_path / 'set', shard)
+        samples = [reader[number] for number in range(3)]
+        gone = weakref.ref(reader)
+        del reader
+        assert gone() is None
+        assert len(samples) == 3
+        if before:
+            assert len(os.listdir('/proc/self/fd')) == before
+    finally:
+        gc.enable()
+
+
+def test_a_sample_costs_few_calls(tmp_path: Path) -> None:
+    with MDSWriter(out=str(tmp_path / 'set'), columns={'x': 'int', 'y': 'int'}) as writer:
+        for number in range(1000):
+            writer.write({'x': number, 'y': -number})
+    local = LocalDataset(tmp_path / 'set')
+    streamed = StreamingDataset(local=str(tmp_path / 'set'), batch_size=100, world=World(rank=0, num_ranks=1, ranks_per_node=1))
+
+    def ask() -> None:
+        for number in range(1000):
+            local[number]
+
+    # A function of ours and one of struct a sample to iterate, and what finds its shard to ask for one.
+    assert calls_of(lambda: list(local)).total() < 3 * 1000
+    assert calls_of(lambda: list(streamed)).total() < 6 * 1000
+    assert calls_of(ask).total() < 8 * 1000
+
+
+def test_reading_asks_the_system_for_nothing(tmp_path: Path) -> None:
+    with MDSWriter(
+        out=str(tmp_path / 'set'), columns={'a': 'ndarray:uint16', 'b': 'str', 'c': 'json'}, size_limit=4000
+    ) as writer:
+        for number in range(300):
+            writer.write({'a': np.arange(20, dtype=np.uint16), 'b': 'x', 'c': [number]})
+    dataset = LocalDataset(tmp_path / 'set')
+    list(dataset)
+    with audited() as events:
+        calls = calls_of(lambda: [list(dataset), dataset[7], dataset[[5, 250]]])
+    assert not {event for event in events if event.startswith(('open', 'os.', 'mmap', 'fcntl', 'socket'))}
+    assert not calls.keys() & {'acquire', 'monotonic', 'perf_counter', 'time', 'fstat', 'stat', 'seek'}
+
+
+def test_a_lie_about_sizes_is_found_in_every_column(tmp_path: Path) -> None:
+    columns = {'a': 'str', 'b': 'ndarray:int16', 'c': 'bool', 'd': 'bytes'}
+    with MDSWriter(out=str(tmp_path / 'set'), columns=columns) as writer:
+        for _ in range(3):
+            writer.write({'a': 'abc', 'b': np.arange(3, dtype=np.int16), 'c': True, 'd': b'xyz'})
+    path = tmp_path / 'set/shard.00000.mds'
+    data = path.read_bytes()
+    start = int.from_bytes(data[8:12], 'little')
+    for where in range(start, start + 12, 4):
+        for value in (0, 2, 1 << 31, (1 << 32) - 1):
+            path.write_bytes(data[:where] + value.to_bytes(4, 'little') + data[where + 4 :])
+            with pytest.raises(FormatError, match=r'shard\.00000\.mds, sample 1'):
+                LocalDataset(tmp_path / 'set')[1]
+
+
+def test_unusual_scalars_keep_their_bits(tmp_path: Path) -> None:
+    bits = np.array([0x7FC12345, 0x80000000, 1], np.uint32)
+    with MDSWriter(out=str(tmp_path / 'set'), columns={'a': 'float32'}) as writer:
+        for value in bits.view(np.float32):
+            writer.write({'a': value.tobytes()})
+    assert [int(sample['a'].view(np.uint32)) for sample in LocalDataset(tmp_path / 'set')] == bits.tolist()
+
+
+@given(hnp.arrays(np.int16, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0)))
+def test_heads_of_arrays_are_read_once(value: np.ndarray[Any, Any]) -> None:
+    for name in ('ndarray', 'ndarray:int16'):
+        encoding = get_encoding(name)
+        back = encoding.decode(memoryview(encoding.encode(value)))
+        assert back.shape == value.shape
+        assert back.flags.writeable

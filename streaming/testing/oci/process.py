@@ -10,13 +10,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from typing_extensions import Self
-
 from streaming.errors import DeadlineError, StreamingError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ['OCIServer']
 
@@ -156,7 +157,7 @@ class OCIServer:
         with urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> 'Self':
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

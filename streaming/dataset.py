@@ -75,7 +75,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             evaluation. Default: pad.
         subset: The samples that take part: their ids, a bool for each sample, or a ``.npy`` file of either, which is mapped and
             not copied. Indexing still gives any sample. Default: None, all.
-        world: Where this process is in the job. Default: None, from torch.distributed or the launcher's environment.
+        world: Where this process is in the job; ``World.from_mesh(mesh, 'dp')`` for data-parallel ranks that are not all ranks.
+            Default: None, from torch.distributed or the launcher's environment.
 
     Raises:
         ArgumentError: values that cannot work.
@@ -158,6 +159,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         shards = self._shards  # opened here, so that whatever is wrong with a stream is said in the training process
         if not shards.table.num_samples:
             warnings.warn(f'the dataset has no samples: {self.streams}', stacklevel=2)
+        self._check_order(self._progress.upcoming())
 
     # ---- sizes -------------------------------------------------------------------------------------------------------------
 
@@ -300,6 +302,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             ArgumentError: it is not such a state, or is of another order than this dataset's.
         """
         epoch, sample, order = parse_state(obj, self._config)
+        self._check_order(Begun(epoch, sample, order))
         self._progress.load(epoch, sample, order)
 
     def change_order(self, *, weights: Sequence[Mapping[str, float]] | None = None, shuffle_seed: int | None = None) -> None:
@@ -320,6 +323,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             changes['shuffle_seed'] = shuffle_seed
         replace(self._config, **changes).weigh(self._stream_samples())
         self._progress.change_order(changes)
+        self._check_order(self._progress.upcoming())
 
     # ---- what the loader needs to know -------------------------------------------------------------------------------------
 
@@ -388,6 +392,14 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             subset=self._subset,
             arrays=self._shards.arrays,
         )
+
+    def _check_order(self, begun: Begun) -> None:
+        """Raise for an order that cannot work before anything is fetched; say, once a job, what was derived."""
+        if self.batch_size is None:
+            return
+        plan = self._plan(begun, from_start=True)
+        if self._world.rank == 0 and logger.isEnabledFor(logging.INFO):
+            logger.info('%s', plan.describe(self._shards.table.raw_bytes))
 
     @property
     def _subset(self) -> Subset | None:

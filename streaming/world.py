@@ -1,17 +1,33 @@
 """Who is asking: which node, rank and DataLoader worker, out of how many.
 
 The world is an argument. Where none is given it is read from torch.distributed if the program initialised it, else from the
-launcher's RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, else it is one rank. Nothing here creates a process group or touches a device.
+launcher's RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, else it is one rank. Where several ranks are to get the same samples (tensor,
+pipeline, context parallelism) the data's world is smaller than the job: `World.from_mesh`, or a World of the data-parallel ranks.
+Nothing here creates a process group or touches a device.
 """
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
 
 from streaming.errors import WorldError
 
-__all__ = ['World']
+__all__ = ['Mesh', 'World']
+
+
+class Mesh(Protocol):
+    """What is asked of a ``torch.distributed.device_mesh.DeviceMesh``."""
+
+    mesh: Any
+    mesh_dim_names: tuple[str, ...] | None
+
+    def get_coordinate(self) -> Sequence[int] | None:
+        """Where this process is in the mesh; None if it is not in it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +111,54 @@ class World:
             )
         # Without a launcher's word on nodes, a group of several ranks is taken as one node.
         return cls(rank=rank, num_ranks=num_ranks, ranks_per_node=variables[2] if variables else num_ranks)
+
+    @classmethod
+    def from_mesh(cls, mesh: Mesh, dims: str | Sequence[str], *, ranks_per_node: int | None = None) -> 'World':
+        """Find this process's place among the data-parallel ranks of a mesh.
+
+        Ranks that differ in other dimensions only get the same samples. The world counts coordinates and not processes: batches,
+        ``len`` and states are of samples that differ. Its nodes are groups of consecutive coordinates that lie on one machine
+        together, so that a machine reads as few shards as can be.
+
+        Args:
+            mesh: The whole ``DeviceMesh`` of the job, not a part of it: all ranks must come to the same conclusion.
+            dims: The dimensions over which data is split, such as ``'dp'`` or ``('dp_replicate', 'dp_shard')``. Coordinates count
+                in the order of the mesh.
+            ranks_per_node: Ranks of the job on each machine. Default: None, from LOCAL_WORLD_SIZE, else all are on one.
+
+        Raises:
+            WorldError: the mesh has no such dimension, or this process is not in it.
+        """
+        names, wanted = tuple(mesh.mesh_dim_names or ()), (dims,) if isinstance(dims, str) else tuple(dims)
+        missing = [name for name in wanted if name not in names]
+        if missing or not wanted:
+            raise WorldError(
+                f'the mesh has the dimensions {", ".join(names) or "without names"}, not {", ".join(missing) or "none"}'
+            )
+        coordinate = mesh.get_coordinate()
+        if coordinate is None:
+            raise WorldError('this process is not in the mesh; give the whole mesh of the job')
+        ranks = np.array(mesh.mesh.tolist())
+        if ranks_per_node is None:
+            variables = _from_environment(os.environ)
+            ranks_per_node = variables[2] if variables else int(ranks.max()) + 1
+        axes = [axis for axis, name in enumerate(names) if name in wanted]
+        shape = [ranks.shape[axis] for axis in axes]
+        count = int(np.prod(shape))
+        nodes = np.moveaxis(ranks, axes, range(len(axes))).reshape(count, -1) // ranks_per_node
+        rank = int(np.ravel_multi_index([coordinate[axis] for axis in axes], shape))
+        return cls(rank=rank, num_ranks=count, ranks_per_node=_together(nodes))
+
+
+def _together(nodes: 'np.ndarray[Any, Any]') -> int:
+    """The most consecutive rows, dividing their number, that are on one node each in all columns of nodes (ranks, replicas)."""
+    count = len(nodes)
+    for size in range(count, 1, -1):
+        if count % size == 0:
+            groups = nodes.reshape(count // size, size, -1)
+            if (groups == groups[:, :1]).all():
+                return size
+    return 1
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[int, int, int] | None:

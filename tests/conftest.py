@@ -1,15 +1,18 @@
-"""What every test is held to: it leaves no thread, no child process and nothing in shared memory behind."""
+"""What every test is held to: it leaves no thread, no child process and nothing in shared memory behind. And stores by URL."""
 
 import gc
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from streaming.store import register_store
+from streaming.store.protocol import Store
 
 # What has been told to end may need a moment (torch gives the workers of a broken iterator five seconds); what needs more than
 # this was not told.
@@ -110,3 +113,23 @@ def _end_forgotten_loaders(pids: set[int]) -> None:
 def _is_wide(request: pytest.FixtureRequest, name: str) -> bool:
     definitions = request._fixturemanager.getfixturedefs(name, request.node)
     return bool(definitions) and definitions[-1].scope != 'function'
+
+
+@pytest.fixture(scope='session')
+def serve() -> Callable[[Store], str]:
+    """Give a store a URL, under which every ``open_store`` finds it."""
+    served: dict[str, Store] = {}
+
+    class Served:
+        @staticmethod
+        def open(url: str, options: Mapping[str, object]) -> Store:
+            return served[url.removeprefix('served://')]
+
+    register_store('served', Served)
+
+    def add(store: Store) -> str:
+        name = str(len(served))
+        served[name] = store
+        return f'served://{name}'
+
+    return add

@@ -198,3 +198,56 @@ def test_a_folder_that_is_the_source_is_not_touched(remotes: dict[str, str], tmp
     assert sorted(ids(dataset, workers=2)) == list(range(61))
     assert sorted(os.listdir(remotes['a'])) == before
     assert list((tmp_path / 'xdg' / 'streaming').iterdir()), 'its array lies in the cache of the user'
+
+
+def test_what_was_derived_is_said_once_a_job(remotes: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level('INFO', logger='streaming.dataset')
+    datasets = [make(remotes, tmp_path, rank, 2) for rank in range(2)]
+    for dataset in datasets:
+        ids(dataset)
+    (line,) = (record.message for record in caplog.records)
+    assert 'num_canonical_nodes=1;' in line and 'a global batch is 8 samples, an epoch 25 batches' in line
+    datasets[0].change_order(weights=[{'repeat': 3}, {}, {}])
+    assert 'an epoch 41 batches' in caplog.records[-1].message
+
+
+def test_an_order_that_cannot_work_is_refused_at_once(remotes: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match='proportion'):
+        make(remotes, tmp_path, weights=[{'proportion': 1}, {}, {}])
+    with pytest.raises(ArgumentError, match='which is no sample in a global batch of 4'):
+        make(remotes, tmp_path, weights=[{'choose': 1}, {}, {}], batching_method='stratified')
+    dataset = make(remotes, tmp_path)
+    state = dataset.state_dict(0, True)
+    with pytest.raises(ArgumentError, match='2 weights for 3 streams'):
+        dataset.load_state_dict({**state, 'weights': [{}, {}]})
+
+
+@pytest.mark.parametrize('tail', ['pad', 'mask', 'drop'])
+@pytest.mark.parametrize('method', ['random', 'per_stream', 'device_per_stream'])
+def test_fewer_samples_than_ranks(tmp_path: Path, tail: str, method: str) -> None:
+    """Three samples in two shards, for eight ranks on four nodes: all have a batch, or none has."""
+    with MDSWriter(out=str(tmp_path / 'remote'), columns={'id': 'int'}, size_limit=30) as writer:
+        for number in range(3):
+            writer.write({'id': number})
+    parts = []
+    for rank in range(8):
+        world = World(rank=rank, num_ranks=8, ranks_per_node=2)
+        dataset = StreamingDataset(
+            remote=str(tmp_path / 'remote'),
+            local=str(tmp_path / 'local'),
+            batch_size=1,
+            shuffle=True,
+            tail=tail,
+            batching_method=method,
+            world=world,
+        )
+        parts.append(list(StreamingDataLoader(dataset, batch_size=1)))
+    assert len({len(part) for part in parts}) == 1
+    seen = [int(number) for part in parts for batch in part for number in batch['id']]
+    if method == 'random' and tail != 'drop':
+        assert set(seen) == {0, 1, 2}
+    if tail == 'mask':
+        real = [int(batch['id'][0]) for part in parts for batch in part if not batch['is_padding'][0]]
+        assert sorted(real) == ([0, 1, 2] if method == 'random' else [])
+    if tail == 'drop':
+        assert not seen

@@ -9,7 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 import streaming
+from streaming.cli.cat import cat
+from streaming.cli.cp import cp
 from streaming.cli.inspect import inspect
+from streaming.cli.merge import merge
+from streaming.cli.verify import verify
 from streaming.errors import StreamingError
 
 __all__ = ['app']
@@ -70,4 +74,5 @@ def _streaming(
     """Datasets in object storage: look at them, check them, copy them."""
 
 
-app.command()(inspect)
+for command in (inspect, cat, verify, cp, merge):
+    app.command()(command)

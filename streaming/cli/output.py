@@ -7,12 +7,14 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-__all__ = ['Dataset', 'Json', 'console', 'print_json', 'print_rows']
+__all__ = ['ByteBar', 'Dataset', 'Json', 'Workers', 'console', 'print_json', 'print_rows']
 
 Dataset = Annotated[str, typer.Argument(metavar='URL', help='A dataset: the path or URL of the folder that has its index.json.')]
 Json = Annotated[bool, typer.Option('--json', help='Print JSON, for programs.')]
+Workers = Annotated[int, typer.Option('--workers', '-j', min=1, help='Objects at a time.')]
 
 # Where nobody looks, lines are as long as they are.
 _WIDE = 10_000
@@ -39,3 +41,32 @@ def print_rows(rows: Sequence[tuple[str, ...]], *, head: tuple[str, ...] | None 
     for row in rows:
         table.add_row(*map(escape, row))
     console().print(table)
+
+
+class ByteBar:
+    """A bar of bytes on stderr, where somebody looks; gone when its block ends.
+
+    Args:
+        title: What is going on.
+    """
+
+    def __init__(self, title: str) -> None:
+        out = console(stderr=True)
+        columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        self._task = self._progress.add_task(title, total=None)
+
+    def begin(self, total: int) -> None:
+        """Say how many bytes there will be."""
+        self._progress.update(self._task, total=total)
+
+    def advance(self, count: int) -> None:
+        """Count bytes. Any thread may."""
+        self._progress.advance(self._task, count)
+
+    def __enter__(self) -> 'ByteBar':
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._progress.stop()

@@ -240,17 +240,19 @@ def shard_head(sizes: NDArray[np.unsignedinteger[Any]], config: bytes) -> bytes:
     return head.tobytes() + config
 
 
-def read_offsets(data: memoryview, samples: int, source: str) -> NDArray[np.uint32]:
+def read_offsets(data: memoryview, samples: int, source: str, size: int | None = None) -> NDArray[np.uint32]:
     """The offsets of a shard, checked against its bytes, uint32 (samples + 1,).
 
     Args:
-        data: The whole shard.
+        data: The whole shard, or its beginning.
         samples: How many samples the index says.
         source: The file, for messages.
+        size: Bytes of the whole shard. Default: None, as many as ``data`` has.
 
     Raises:
         FormatError: they cannot be.
     """
+    size = len(data) if size is None else size
     head = 4 + 4 * (samples + 1)
     if len(data) < head:
         raise FormatError(f'{source} has {len(data)} bytes; {samples} samples need {head} for their offsets alone')
@@ -258,8 +260,8 @@ def read_offsets(data: memoryview, samples: int, source: str) -> NDArray[np.uint
     if found != samples:
         raise FormatError(f'{source} says it has {found} samples, the index says {samples}')
     offsets = np.frombuffer(data, '<u4', samples + 1, 4)
-    if int(offsets[0]) < head or int(offsets[-1]) != len(data) or bool((offsets[1:] < offsets[:-1]).any()):
+    if int(offsets[0]) < head or int(offsets[-1]) != size or bool((offsets[1:] < offsets[:-1]).any()):
         raise FormatError(
-            f'{source}: its offsets go from {offsets[0]} to {offsets[-1]}, and not always upward; the file has {len(data)} bytes'
+            f'{source}: its offsets go from {offsets[0]} to {offsets[-1]}, and not always upward; the file has {size} bytes'
         )
     return offsets

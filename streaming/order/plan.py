@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +74,7 @@ class Plan:
         self._here = Origin.of(self._data, epoch, self._batch_size)
         self._subset = subset
         self._arrays = compute_here if arrays is None else arrays
+        self._all_streams = streams
         streams = self.config.weigh(streams)
         self._streams = streams if subset is None else subset.restrict(streams)
         self._shares = share_out(self._streams, self.config)
@@ -188,6 +190,42 @@ class Plan:
             size = self.global_batch_size
             found.append((first_shard + shards, first // size, last // size))
         return sort_uses(found, self.num_batches)
+
+    def working_set(self, shard_bytes: Int64Array) -> int:
+        """About how many bytes of shards this rank's node has in use at a time, at the most.
+
+        Exact for the windowed order and without shuffling, but for a few samples. The orders of mosaicml-streaming are taken for
+        the one of these that is most like them: windowed for py1e and, as its blocks begin all at once, with blocks half as
+        large again for py1br; no shuffling for py1s and py2s. It costs O(shards).
+
+        Args:
+            shard_bytes: Bytes of each shard, int64 (shards,).
+        """
+        algo = self.config.shuffle_algo if self.config.shuffle else None
+        if algo == 'naive':
+            return int(shard_bytes.sum())
+        block_size = self.config.shuffle_block_size
+        assert block_size is not None
+        config = replace(
+            self.config,
+            shuffle_algo='windowed',
+            shuffle=algo is not None and algo not in ('py1s', 'py2s'),
+            shuffle_block_size=block_size * 3 // 2 if algo == 'py1br' else block_size,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # said when this plan was made
+            like = Plan(config, self._all_streams, self.world, epoch=self.epoch, subset=self._subset)
+        return like.shard_uses().most_bytes(shard_bytes)
+
+    def describe(self, shard_bytes: Int64Array) -> str:
+        """What was derived, in a line for a log; see `working_set`."""
+        config = self.config
+        order = f'{config.shuffle_algo} with blocks of {config.shuffle_block_size:,} samples' if config.shuffle else 'as they lie'
+        in_use = self.working_set(shard_bytes) / 1e6
+        return (
+            f'samples are read {order}, num_canonical_nodes={config.rows:,}; a global batch is {self.global_batch_size:,} '
+            f'samples, an epoch {self.num_batches:,} batches; a node has up to about {in_use:,.1f} MB of shards in use at a time'
+        )
 
     # ---- state -------------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,18 @@ class ShardUses:
     first: Int64Array
     last: Int64Array
 
+    def most_bytes(self, shard_bytes: Int64Array) -> int:
+        """The most bytes of shards that are in use at a time, from first use to last.
+
+        Args:
+            shard_bytes: Bytes of each shard, int64 (shards,).
+        """
+        sizes = shard_bytes[self.shards]
+        # At the same moment shards come before others go.
+        moments = np.concatenate([2 * self.first, 2 * self.last + 1])
+        in_use = np.cumsum(np.concatenate([sizes, -sizes])[np.argsort(moments, kind='stable')])
+        return int(in_use.max(initial=0))
+
 
 def position_bounds(group: Group, grid: Grid, rows: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Between which positions, both included, some rows read their shards.

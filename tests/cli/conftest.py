@@ -15,7 +15,7 @@ Run = Callable[..., 'subprocess.CompletedProcess[str]']
 _ROOT = Path(__file__).parent.parent.parent
 _SCRIPT = Path(sys.executable).with_name('streaming')
 # A checkout that is only on the path has no script.
-COMMAND = [str(_SCRIPT)] if _SCRIPT.exists() else [sys.executable, '-m', 'streaming.cli']
+_COMMAND = [str(_SCRIPT)] if _SCRIPT.exists() else [sys.executable, '-m', 'streaming.cli']
 
 
 @pytest.fixture
@@ -28,12 +28,18 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(environment: dict[str, str], tmp_path: Path) -> Run:
+def command() -> list[str]:
+    """How the script is run."""
+    return _COMMAND
+
+
+@pytest.fixture
+def run(command: list[str], environment: dict[str, str], tmp_path: Path) -> Run:
     """Run the script in ``tmp_path`` and hold its exit status against ``status``."""
 
     def run(*arguments: str | Path, status: int = 0, **variables: str) -> 'subprocess.CompletedProcess[str]':
         done = subprocess.run(
-            [*COMMAND, *map(str, arguments)],
+            [*command, *map(str, arguments)],
             cwd=tmp_path,
             env={**environment, **variables},
             stdin=subprocess.DEVNULL,

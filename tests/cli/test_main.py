@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from typer.testing import CliRunner
 
 from streaming.cli.app import app
 
@@ -21,8 +22,8 @@ def test_help_names_every_command_and_says_what_the_exit_status_means(run: Run) 
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_help_of_a_command_has_examples_in_its_own_lines(run: Run, name: str) -> None:
-    lines = [line.strip() for line in run(name, '-h').stdout.splitlines()]
+def test_help_of_a_command_has_examples_in_its_own_lines(name: str) -> None:
+    lines = [line.strip() for line in CliRunner().invoke(app, [name, '-h']).output.splitlines()]
     examples = lines[lines.index('Examples:') + 1 :]
     assert examples[0].startswith(f'streaming {name} ')
 

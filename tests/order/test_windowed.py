@@ -127,3 +127,28 @@ def test_what_quality_measures() -> None:
     assert (found.spread, found.window, found.most_in_use) == ((2 + 2 + 1) / 3, (2 + 2 + 1) / 3, 2)
     assert found.spread_at_end == 1
     assert shards_in_use(np.array([0, 2, 1, 3, 4, 5]), sizes).tolist() == [1, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize('algo', ['windowed', 'py1e', 'py1br', 'py1s', 'py2s', 'naive', None])
+def test_the_working_set_is_about_what_is_in_use(algo: str | None) -> None:
+    """For every order, without computing it. What is read at a border in two stretches is in use for each, not in between."""
+    sizes = np.full(1600, 100)
+    config = OrderConfig(
+        batch_size=20, shuffle=algo is not None, shuffle_algo=algo, shuffle_block_size=4000, num_canonical_nodes=8
+    )
+    world = World(num_ranks=4, ranks_per_node=2)
+    plans = [Plan(config, [StreamSamples(sizes)], replace(world, rank=rank), epoch=1) for rank in range(2)]
+    batches = [np.concatenate([plan.batch(0, number) for plan in plans]) for number in range(plans[0].num_batches)]
+    order = np.concatenate(batches)
+    in_use = 7 * int(shards_in_use(order, sizes).max())
+    estimate = plans[0].working_set(np.full(1600, 7))
+    assert 0.8 * in_use <= estimate <= 2 * in_use + 14 * 4
+
+
+def test_what_was_derived_is_said() -> None:
+    config = OrderConfig(batch_size=16, shuffle=True)
+    plan = Plan(config, [StreamSamples(np.full(10, 1000))], World(num_ranks=4, ranks_per_node=2), epoch=0)
+    assert plan.describe(np.full(10, 10**6)) == (
+        'samples are read windowed with blocks of 2,000,000 samples, num_canonical_nodes=2; a global batch is 64 samples, '
+        'an epoch 157 batches; a node has up to about 5.0 MB of shards in use at a time'
+    )

@@ -65,6 +65,7 @@ def oci_server() -> Iterator[OCIServer]:
     """The stand-in for OCI Object Storage, in a process of its own."""
     with OCIServer() as server:
         yield server
+        assert server.complaints() == ''
 
 
 @pytest.fixture

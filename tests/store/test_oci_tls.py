@@ -76,16 +76,22 @@ class Front:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection(self._host, self._port)
-        await asyncio.gather(self._pump(reader, back_writer), self._pump(back_reader, writer), return_exceptions=True)
+        pumps = [asyncio.ensure_future(self._pump(*way)) for way in ((reader, back_writer), (back_reader, writer))]
+        try:
+            # When one side ends, nothing more can come of the other.
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            writer.close()
+            back_writer.close()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
     @staticmethod
     async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-        finally:
-            writer.close()
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)

@@ -80,7 +80,8 @@ async def serve(arguments: argparse.Namespace, temporary: Path) -> None:
     service = Service(
         NAMESPACE, objects, {key_id: public_key}, token, latency_s=arguments.latency_s, bytes_per_s=arguments.bytes_per_s
     )
-    runner = web.AppRunner(service.application(), access_log=None)
+    # Requests that stall on purpose are not waited for.
+    runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, '127.0.0.1', arguments.port, backlog=1024)
     await site.start()

@@ -3,12 +3,10 @@
 import asyncio
 import json
 import re
-import socket
-import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from streaming.testing.oci.bodies import Body, tear
 from streaming.testing.oci.faults import Fault, Faults
 from streaming.testing.oci.objects import Bucket, Objects, StoredObject, Upload, spool
 from streaming.testing.oci.signature import Refused, check_signature
@@ -104,6 +103,8 @@ class Service:
             body = b'' if request.method == 'HEAD' else json.dumps({'code': failure.code, 'message': str(failure)}).encode()
             headers = {'opc-request-id': request_id, 'content-type': 'application/json', **failure.headers}
             return web.Response(status=failure.status, body=body, headers=headers)
+        except ConnectionResetError:
+            return web.Response(status=500)  # goes nowhere: the client has left
 
     async def _act_early(self, fault: Fault | None, request: web.Request) -> web.StreamResponse | None:
         """Do what a fault does before the request is looked at."""
@@ -117,7 +118,7 @@ class Service:
             headers = {'date': formatdate(time.time() + fault.seconds, usegmt=True)}
             raise Failure(401, 'NotAuthenticated', 'the date is too far from the time here', headers)
         if fault.kind == 'reset' and fault.offset is None:
-            _reset(request)
+            tear(request)
             return web.Response(status=500)
         if fault.kind == 'stall' and fault.offset is None:
             await asyncio.sleep(fault.seconds)
@@ -202,7 +203,7 @@ class Service:
     ) -> web.StreamResponse:
         stored = _object(bucket, name)
         _check_conditions(stored, request.headers, putting=False)
-        start, stop, status = _range(request.headers.get('range'), stored.size)
+        span, status = _range(request.headers.get('range'), stored.size)
         headers = {
             **answer,
             'etag': stored.etag,
@@ -212,27 +213,18 @@ class Service:
             'opc-multipart-md5' if stored.parts else 'content-md5': stored.md5,
         }
         if status == 206:
-            headers['content-range'] = f'bytes {start}-{stop - 1}/{stored.size}'
+            headers['content-range'] = f'bytes {span.start}-{span.stop - 1}/{stored.size}'
         if fault is not None and fault.kind == 'short':
-            stop = start + min(fault.offset or 0, stop - start)
-        response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = stop - start
-        await response.prepare(request)
-        if request.method == 'GET':
-            path = unquote(request.raw_path.partition('?')[0])
-            async for chunk in _body(bucket, stored, start, stop, self._bytes_per_s, fault):
-                if chunk is None:
-                    _reset(request)
-                    return response
-                await response.write(chunk)
-                self._served[path] += len(chunk)
-            if fault is not None and fault.kind == 'truncate':
-                # Closed in good order, but too early.
-                if request.transport is not None:
-                    request.transport.close()
-                return response
-        await response.write_eof()
-        return response
+            span = span[: fault.offset or 0]
+        if request.method == 'HEAD':
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_length = len(span)
+            return response
+        body = Body(bucket.path(stored), span, self._bytes_per_s, fault)
+        try:
+            return await body.send(request, status, headers)
+        finally:
+            self._served[unquote(request.raw_path.partition('?')[0])] += body.sent
 
     # ---- uploads in parts --------------------------------------------------------------------------------------------------
 
@@ -323,10 +315,10 @@ def _check_conditions(stored: StoredObject | None, headers: Mapping[str, str], *
         raise Failure(304, 'NotModified', 'not modified')
 
 
-def _range(header: str | None, size: int) -> tuple[int, int, int]:
-    """First byte, end and status of a request for a range."""
+def _range(header: str | None, size: int) -> tuple[range, int]:
+    """The bytes that a request is for, and the status of its answer."""
     if header is None:
-        return 0, size, 200
+        return range(size), 200
     match = re.fullmatch(r'bytes=(\d*)-(\d*)', header.strip())
     if match is None or match.group() == 'bytes=-':
         raise Failure(400, 'InvalidRange', f'no range: {header}')
@@ -335,50 +327,7 @@ def _range(header: str | None, size: int) -> tuple[int, int, int]:
     stop = min(size, int(last) + 1) if first and last else size
     if start >= stop:
         raise Failure(416, 'InvalidRange', f'{header} of {size} bytes', {'content-range': f'bytes */{size}'})
-    return start, stop, 206
-
-
-async def _body(
-    bucket: Bucket, stored: StoredObject, start: int, stop: int, bytes_per_s: float | None, fault: Fault | None
-) -> AsyncIterator[bytes | None]:
-    """A body's bytes as they shall go out; None where the connection is to be torn."""
-    kind = None if fault is None else fault.kind
-    offset = None if fault is None or fault.offset is None else start + fault.offset
-    if fault is not None and kind == 'drip':
-        bytes_per_s = fault.bytes_per_s
-    step = _CHUNK if bytes_per_s is None else max(1, min(_CHUNK, int(bytes_per_s / 20)))
-    with bucket.path(stored).open('rb', buffering=0) as file:
-        file.seek(start)
-        at = start
-        while at < stop:
-            end = min(at + step, stop)
-            if kind in ('reset', 'truncate', 'stall') and offset is not None and at <= offset < end:
-                end = offset
-            chunk = file.read(end - at)
-            if kind == 'corrupt' and at <= (offset if offset is not None else start) < end:
-                where = (offset if offset is not None else start) - at
-                chunk = chunk[:where] + bytes([chunk[where] ^ 0xFF]) + chunk[where + 1 :]
-            if chunk:
-                yield chunk
-            at = end
-            if bytes_per_s is not None:
-                await asyncio.sleep(len(chunk) / bytes_per_s)
-            if fault is not None and offset is not None and at == offset and kind in ('reset', 'truncate', 'stall'):
-                if kind == 'reset':
-                    yield None
-                if kind != 'stall':
-                    return
-                await asyncio.sleep(fault.seconds)
-                kind = None
-
-
-def _reset(request: web.Request) -> None:
-    """Tear the connection: the peer gets a reset, not an end."""
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info('socket')
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-        transport.abort()
+    return range(start, stop), 206
 
 
 def _list(bucket: Bucket, query: Mapping[str, str]) -> dict[str, Any]:

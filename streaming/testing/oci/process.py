@@ -94,8 +94,7 @@ class OCIServer:
         except queue.Empty:
             raise DeadlineError(f'waited {_START_S:g} s for the OCI stand-in server to start') from None
         if not line:
-            self._complaints.seek(0)
-            raise StreamingError(f'the OCI stand-in server did not start: {self._complaints.read().strip()}')
+            raise StreamingError(f'the OCI stand-in server did not start: {self.complaints()}')
         where: dict[str, str] = json.loads(line)
         return where
 
@@ -132,6 +131,11 @@ class OCIServer:
     def reset_stats(self) -> None:
         """Count from zero."""
         self._ask('DELETE', 'stats')
+
+    def complaints(self) -> str:
+        """What it has printed of its own errors. Faults that it was told of and clients that leave are none."""
+        self._complaints.seek(0)
+        return self._complaints.read().strip()
 
     def stop(self) -> None:
         """End the server. Once more does nothing."""

@@ -3,6 +3,7 @@
 The right bytes or one clear error before the deadline; nothing half-written. The rows are docs/stores.md's.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +131,28 @@ def test_for_ever(oci: OCIServer, oci_url: str, store: Store, fault: str, operat
     oci.clear_faults()
     list_all(store)
     impatient.close()
+
+
+def test_a_clock_that_is_off_under_many_threads(
+    oci: OCIServer, oci_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are refused at the same time, and each goes on with what the first one learned."""
+    store.put('key', DATA)
+    real = time.time
+    monkeypatch.setattr(time, 'time', lambda: real() - 1800)
+    for _ in range(3):
+        late = open_store(oci_url, PARTS, retry=RetryPolicy(tries=1))
+        together = threading.Barrier(16)
+
+        def read_range(number: int, late: Store = late, together: threading.Barrier = together) -> bool:
+            together.wait(10)
+            return read(late, 'key', number, 1000) == DATA[number : number + 1000]
+
+        with ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(read_range, range(16)))
+        late.put('new', DATA)
+        assert late.get('new') == DATA
+        late.close()
 
 
 def test_a_short_answer_of_an_object_in_parts(oci: OCIServer, store: Store) -> None:

@@ -66,8 +66,8 @@ class Session:
         self._namespace = options.namespace or namespace
         self._namespace_lock = threading.Lock()
         self._skew_s = 0.0
-        # (method, target) -> (until when, generation of the credential, headers)
-        self._signatures: dict[tuple[str, str], tuple[float, int, dict[str, str]]] = {}
+        # (method, target) -> (until when, by which generation of the credential and which clock, headers)
+        self._signatures: dict[tuple[str, str], tuple[float, tuple[int, float], dict[str, str]]] = {}
 
     @property
     def is_par(self) -> bool:
@@ -122,28 +122,34 @@ class Session:
                 raise error_of(response.status, *_code(answer), response.headers, what, self.credential.source)
 
     def _sign(self, method: str, target: str) -> dict[str, str]:
-        now, generation = time.monotonic(), self.credential.generation
-        until, signed_by, headers = self._signatures.get((method, target), (0.0, -1, {}))
-        if now >= until or signed_by != generation:
+        now, by = time.monotonic(), (self.credential.generation, self._skew_s)
+        until, signed_by, headers = self._signatures.get((method, target), (0.0, (-1, 0.0), {}))
+        if now >= until or signed_by != by:
             headers = self.credential.sign(method, self.transport.host, target, self.date())
             if len(self._signatures) >= _SIGNATURES:
                 self._signatures.clear()
-            self._signatures[method, target] = now + _SIGNATURE_S, generation, headers
+            self._signatures[method, target] = now + _SIGNATURE_S, by, headers
         return headers
 
-    def mend_clock(self, server_date: str | None) -> bool:
-        """Set our idea of the time by the service's; False if they agree."""
+    @property
+    def skew_s(self) -> float:
+        """How far the service's clock is ahead of ours, as far as we know."""
+        return self._skew_s
+
+    def mend_clock(self, server_date: str | None, signed_skew_s: float) -> bool:
+        """Set our idea of the time by the service's; False if a request that was signed with ``signed_skew_s`` agreed with it."""
         if not server_date:
             return False
         try:
             skew_s = email.utils.parsedate_to_datetime(server_date).timestamp() - time.time()
         except ValueError:
             return False
-        if abs(skew_s - self._skew_s) < _SKEW_S:
+        if abs(skew_s - signed_skew_s) < _SKEW_S:
             return False
-        logger.warning("this machine's clock is %+.0f s off %s; signing with the time there", -skew_s, self.transport.host)
-        self._skew_s = skew_s
-        self._signatures.clear()
+        # Requests that were refused at the same time all come here: the first one mends, the others go on with what it found.
+        if abs(skew_s - self._skew_s) >= _SKEW_S:
+            logger.warning("this machine's clock is %+.0f s off %s; signing with the time there", -skew_s, self.transport.host)
+            self._skew_s = skew_s
         return True
 
     def close(self) -> None:
@@ -159,6 +165,7 @@ class Mending:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._seen = session.credential.generation
+        self._skew_s = session.skew_s
         self._left = ['clock', 'clock', 'credential']
 
     def try_to_mend(self, server_date: str | None) -> bool:
@@ -170,7 +177,8 @@ class Mending:
         while self._left:
             remedy = self._left.pop(0)
             if remedy == 'clock':
-                if self._session.mend_clock(server_date):
+                if self._session.mend_clock(server_date, self._skew_s):
+                    self._skew_s = self._session.skew_s
                     return True
             elif self._session.credential.refresh(self._seen):
                 return True

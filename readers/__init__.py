@@ -17,6 +17,10 @@ class Reader(Protocol):
         """Disk space that goes when the reader does; 0 where it reads a file that stays."""
 
     @property
+    def data(self) -> memoryview:
+        """The raw shard, which `read` looks at."""
+
+    @property
     def read(self) -> Callable[[int], dict[str, Any]]:
         """Decodes a sample as brackets do, by a number that is known to be one of the shard's."""
 

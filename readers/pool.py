@@ -60,3 +60,9 @@ class ReaderPool:
         with self._lock:
             self._readers.clear()
             self._owned_bytes = 0
+
+    def renew(self) -> None:
+        """Let all go, in a process that was just forked: a thread that is not there any more may have been at it."""
+        self._lock = threading.Lock()
+        self._readers = OrderedDict()
+        self._owned_bytes = 0

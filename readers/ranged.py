@@ -124,6 +124,11 @@ class RangedReader:
         """Whether the bytes that samples were taken from are those of the whole shard."""
         return not self._has.any() or all(self._image[start:end] == data[start:end] for start, end in self._spans)
 
+    @property
+    def data(self) -> memoryview:
+        """The image of the shard."""
+        return self._image
+
     def __len__(self) -> int:
         return self._shard.samples
 

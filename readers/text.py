@@ -42,6 +42,11 @@ class TextReader:
         self._samples = shard.samples
         self._decode = schema.decoder(columns)
 
+    @property
+    def data(self) -> memoryview:
+        """The raw file of samples."""
+        return self._data
+
     def __len__(self) -> int:
         return self._samples
 

@@ -1,7 +1,6 @@
 """StreamingDataset: the streams, the order and the cache, wired together. What each does is in its own module."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,23 +17,16 @@ from streaming.errors import ArgumentError
 from streaming.indexing import resolve
 from streaming.order.plan import OrderConfig, Plan, StreamSamples, Subset
 from streaming.order.state import parse_state
-from streaming.prefetch import Prefetcher, ShardUse
 from streaming.progress import Begun, Progress
 from streaming.shards import DatasetShards
 from streaming.stream import Stream, make_streams
-from streaming.units import number_abbrev_to_int
+from streaming.units import bytes_to_int, number_abbrev_to_int
 from streaming.workers import leave_no_sockets
 from streaming.world import World
 
 __all__ = ['StreamingDataset']
 
 logger = logging.getLogger(__name__)
-
-# How much a worker fetches ahead of its reader where `predownload` does not say: about three seconds of a 100 MB/s link.
-_AHEAD_BYTES = 256 << 20
-
-# Shards fetched at a time by one worker. Each has a few requests in flight.
-_FETCH_THREADS = 4
 
 
 class StreamingDataset(IterableDataset[dict[str, Any]]):
@@ -117,13 +109,13 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         subset: NDArray[Any] | Sequence[int] | str | Path | None = None,
         world: World | None = None,
     ) -> None:
-        _refuse_unbuilt(cache_limit=cache_limit)
         if predownload is not None and predownload < 0:
             raise ArgumentError(f'predownload must not be negative, got {predownload}')
         self.predownload = predownload
         self.batch_size = batch_size
         self.replication = replication
         self.allow_unsafe_types = allow_unsafe_types
+        self.cache_limit = None if cache_limit is None else bytes_to_int(cache_limit)
         self._columns = None if columns is None else list(columns)
         self._world = World.detect() if world is None else world
         self._subset_from = subset
@@ -222,12 +214,13 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         self._require_batch_size()
         if get_worker_info() is not None:
             leave_no_sockets()
-        return self._walk(self._plan(self._progress.begin(self._iteration_key())))
+        begun = self._progress.begin(self._iteration_key())
+        return self._walk(self._plan(begun), begun)
 
-    def _walk(self, plan: Plan) -> Iterator[Any]:
+    def _walk(self, plan: Plan, begun: Begun) -> Iterator[Any]:
         shards, worker = self._shards, plan.world.worker
         batches = plan.batches_of(worker)
-        arrivals = self._arrivals(plan) if shards.is_remote and batches else None
+        arrivals = self._arrivals(plan, begun) if shards.is_remote and batches else None
         try:
             for index in range(batches):
                 ids = plan.batch(worker, index)
@@ -254,30 +247,12 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 )
             yield {**sample, 'is_padding': not real}
 
-    def _arrivals(self, plan: Plan) -> Arrivals:
-        shards, worker, world = self._shards, plan.world.worker, plan.world
-
-        def uses() -> Iterator[ShardUse]:
-            seen: set[int] = set()
-            for index in range(plan.batches_of(worker)):
-                ids = plan.batch(worker, index)
-                for shard in shards.first_uses(ids):
-                    if shard not in seen:
-                        seen.add(shard)
-                        yield index, shard, int(shards.table.raw_bytes[shard])
+    def _arrivals(self, plan: Plan, begun: Begun) -> Arrivals:
+        def next_plan() -> Plan:
+            return self._plan(replace(begun, epoch=begun.epoch + 1, sample_in_epoch=0), world=plan.world)
 
         timeout_s = max(stream.download_timeout or 0 for stream in self.streams)
-        prefetcher = Prefetcher(
-            uses(),
-            shards.try_fetch,
-            shards.ensure,
-            describe=shards.describe,
-            threads=_FETCH_THREADS,
-            ahead=None if self.predownload is None else -(-self.predownload // (plan.config.batch_size or 1)),
-            ahead_bytes=_AHEAD_BYTES if self.predownload is None else sys.maxsize,
-            timeout_s=timeout_s,
-        )
-        return Arrivals(shards, prefetcher, world.num_workers * world.ranks_per_node, timeout_s)
+        return Arrivals(self._shards, plan, next_plan, self.predownload, timeout_s)
 
     # ---- epochs and state --------------------------------------------------------------------------------------------------
 
@@ -377,10 +352,11 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 "give it the DataLoader's"
             )
 
-    def _plan(self, begun: Begun, *, from_start: bool = False) -> Plan:
+    def _plan(self, begun: Begun, *, from_start: bool = False, world: World | None = None) -> Plan:
         self._require_batch_size()
         info = get_worker_info()
-        world = self._world if info is None else self._world.with_worker(info.id, info.num_workers)
+        if world is None:
+            world = self._world if info is None else self._world.with_worker(info.id, info.num_workers)
         config = replace(self._config, **begun.order)
         sample = 0 if from_start else begun.sample_in_epoch
         return Plan(
@@ -420,15 +396,15 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         if self._shards_open is None:
             hashes = self._index_hashes
             opened = [stream.open(None if hashes is None else hashes[i]) for i, stream in enumerate(self.streams)]
-            self._shards_open = DatasetShards(opened, self._columns, self.allow_unsafe_types)
+            self._shards_open = DatasetShards(
+                opened,
+                self._columns,
+                self.allow_unsafe_types,
+                limit_bytes=self.cache_limit,
+                timeout_s=max(stream.download_timeout or 0 for stream in self.streams),
+            )
             self._index_hashes = self._shards_open.index_hashes
         return self._shards_open
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_shards_open': None, '_subset_made': None}
-
-
-def _refuse_unbuilt(**arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise NotImplementedError(f'StreamingDataset({name}={value!r}) does not work yet; leave it out')

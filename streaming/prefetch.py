@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from streaming.cache.shards import Tried
 from streaming.errors import CancelledError, DeadlineError
 
 __all__ = ['Prefetcher', 'ShardUse']
@@ -22,7 +23,8 @@ class Prefetcher:
 
     Args:
         uses: The shards by first use, each once; consumed lazily, in the prefetcher's threads.
-        try_fetch: Brings a shard; False if somebody else is at it. Given a function that raises when the work is to be given up.
+        try_fetch: Brings a shard, unless somebody else is at it, or there is no room for it before the reader has got on. Given a
+            function that raises when the work is to be given up.
         ensure: Brings a shard, waiting for whoever is at it. Called in the reader's thread.
         describe: Names a shard in messages.
         threads: Shards fetched at a time.
@@ -34,7 +36,7 @@ class Prefetcher:
     def __init__(
         self,
         uses: Iterator[ShardUse],
-        try_fetch: Callable[[int, Callable[[], None]], bool],
+        try_fetch: Callable[[int, Callable[[], None]], Tried],
         ensure: Callable[[int, Callable[[], None]], None],
         *,
         describe: Callable[[int], str],
@@ -57,6 +59,8 @@ class Prefetcher:
         self._exhausted = False
         self._begun: deque[tuple[int, int]] = deque()  # (first use, bytes) of shards that the reader has not come to
         self._begun_bytes = 0
+        self._turned_away: deque[ShardUse] = deque()  # for want of room
+        self._full_at = -1  # where the reader was then
         self._fetching: set[int] = set()
         self._ready: set[int] = set()
         self._failed: dict[int, BaseException] = {}
@@ -136,48 +140,57 @@ class Prefetcher:
 
     def _run(self) -> None:
         while True:
-            shard = self._take()
-            if shard is None:
+            use = self._take()
+            if use is None:
                 return
+            shard = use[1]
             try:
-                here = self._try_fetch(shard, self.check)
-                error = None
+                tried, error = self._try_fetch(shard, self.check), None
             except BaseException as caught:  # it is raised where the shard is needed
-                here, error = False, caught
+                tried, error = Tried.ELSEWHERE, caught
             with self._changed:
                 self._fetching.discard(shard)
-                if here:
+                if tried is Tried.HERE:
                     self._ready.add(shard)
+                elif tried is Tried.NO_ROOM:
+                    self._turned_away.append(use)
+                    self._full_at = self._position
                 elif error is not None and not isinstance(error, CancelledError):
                     self._failed[shard] = error
                 self._changed.notify_all()
 
-    def _take(self) -> int | None:
+    def _take(self) -> ShardUse | None:
         """The next shard to fetch, once it is near enough; None when there is nothing left to do."""
         with self._changed:
             while not self._closed:
                 try:
-                    shard = self._next_near()
+                    use = self._next_near()
                 except Exception:  # whatever fails in the plan here fails in the reader too, which then says so
                     self._exhausted = True
                     self._changed.notify_all()
                     return None
-                if shard is not None:
-                    self._fetching.add(shard)
-                    return shard
-                if self._exhausted:
+                if use is not None:
+                    self._fetching.add(use[1])
+                    return use
+                if self._exhausted and not self._turned_away and not self._fetching:
                     return None
                 self._changed.wait()
             return None
 
-    def _next_near(self) -> int | None:
+    def _next_near(self) -> ShardUse | None:
+        if self._full_at == self._position:
+            return None
+        while self._turned_away:
+            use = self._turned_away.popleft()
+            if use[0] >= self._position:  # else the reader has brought it itself
+                return use
         while True:
             if self._head is None:
                 self._head = next(self._uses, None)
                 if self._head is None:
                     self._exhausted = True
                     return None
-            first_use, shard, size = self._head
+            first_use, shard, size = use = self._head
             if shard in self._ready:
                 self._head = None
                 continue
@@ -189,4 +202,4 @@ class Prefetcher:
                 self._begun.append((first_use, size))
                 self._begun_bytes += size
             self._head = None
-            return shard
+            return use

@@ -1,6 +1,9 @@
 """All shards of a dataset's streams as one row, and the samples in them as one."""
 
+import os
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,12 @@ from numpy.typing import NDArray
 
 from streaming.cache.arrays import SharedArrays
 from streaming.cache.folder import default_cache_path
+from streaming.cache.leased import LeasedReader
 from streaming.cache.ledger import CacheCounters
+from streaming.cache.room import Room
+from streaming.cache.shards import Tried
 from streaming.errors import CorruptError
-from streaming.format.index import ShardInfo, ShardTable
+from streaming.format.index import ShardTable
 from streaming.readers import Reader
 from streaming.readers.mds import MDSReader
 from streaming.readers.pool import ReaderPool
@@ -32,27 +38,50 @@ class DatasetShards:
         streams: The open streams.
         columns: The columns to decode. None: all.
         allow_unsafe_types: Whether columns that run code when read (``pkl``) may be read.
+        limit_bytes: The most that may lie in the cache folders, all together. Default: None, no limit.
+        timeout_s: Seconds without any change after which a wait for room is an error. Default: 60.
 
     Attributes:
         num_samples: Samples of all streams.
         read: See `SampleReader.read`. It brings a shard that is not here.
         read_many: See `SampleReader.read_many`; likewise.
+
+    Raises:
+        ArgumentError: no shard fits into the limit.
     """
 
-    def __init__(self, streams: Sequence[OpenStream], columns: list[str] | None, allow_unsafe_types: bool) -> None:
+    def __init__(
+        self,
+        streams: Sequence[OpenStream],
+        columns: list[str] | None,
+        allow_unsafe_types: bool,
+        *,
+        limit_bytes: int | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
         self._streams = list(streams)
         self._columns = columns
         self._allow_unsafe_types = allow_unsafe_types
         self.table = ShardTable.concat([stream.table for stream in streams])
         self._first_shard = np.cumsum([0, *(len(stream.table) for stream in streams)])
+        self.caches = {number: stream.cache for number, stream in enumerate(streams) if stream.cache is not None}
+        self.room = Room(list(self.caches.values()), limit_bytes, timeout_s)
+        for cache in self.caches.values():
+            cache.room = self.room
+        self.room.check()
         self._readers = ReaderPool(self._open, _OPEN_SHARDS)
         samples = SampleReader(self.table, self._readers)
         self.num_samples, self.read, self.read_many = self.table.num_samples, samples.read, samples.read_many
+        _open.add(self)
 
     @property
     def samples_by_stream(self) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
         """Samples of each shard, an array a stream."""
         return [stream.table.samples for stream in self._streams]
+
+    def shards_of(self, stream: int) -> tuple[int, int]:
+        """The first shard of a stream, and the first that is not its own any more."""
+        return int(self._first_shard[stream]), int(self._first_shard[stream + 1])
 
     @property
     def index_hashes(self) -> list[str]:
@@ -79,27 +108,28 @@ class DatasetShards:
 
     def ensure(self, shard: int, check_cancelled: Callable[[], None] = lambda: None) -> None:
         """Return once the shard is here, fetching it or waiting for whoever does."""
-        stream, info = self._find(shard)
-        stream.ensure(info, check_cancelled)
+        stream, number = self._find(shard)
+        if stream.cache is not None:
+            stream.cache.ensure(number, check_cancelled)
 
-    def try_fetch(self, shard: int, check_cancelled: Callable[[], None]) -> bool:
-        """Fetch the shard unless somebody is at it already; whether it is here now."""
-        stream, info = self._find(shard)
-        return True if stream.cache is None else stream.cache.try_fetch(info, check_cancelled)
+    def try_fetch(self, shard: int, check_cancelled: Callable[[], None]) -> Tried:
+        """Fetch the shard, unless it is here, or somebody is at it already, or all that is here is needed sooner."""
+        stream, number = self._find(shard)
+        return Tried.HERE if stream.cache is None else stream.cache.try_fetch(number, check_cancelled)
 
     def is_here(self, shard: int) -> bool:
         """Whether the shard can be opened now."""
-        stream, info = self._find(shard)
-        return stream.is_here(info)
+        stream, number = self._find(shard)
+        return stream.is_here(number)
 
     def read_in_parts(self, shard: int, check_cancelled: Callable[[], None]) -> RangedReader | None:
         """Have `read` take the shard's samples from parts of it, until `read_whole`; None where it cannot be read in parts."""
-        stream, info = self._find(shard)
-        ranges = stream.ranges_of(info, check_cancelled)
+        stream, number = self._find(shard)
+        ranges = stream.ranges_of(number, check_cancelled)
         if ranges is None:
             return None
         reader = RangedReader(
-            info,
+            stream.table[number],
             self.describe(shard),
             ranges.read,
             lambda: self._open(shard),
@@ -117,7 +147,9 @@ class DatasetShards:
         """
         self._readers.drop(shard, parts)
         whole = self._readers.get(shard)
-        if isinstance(whole, MDSReader) and not parts.agrees_with(whole.data):
+        with whole.borrowed() if isinstance(whole, LeasedReader) else nullcontext(whole) as reader:
+            agrees = not isinstance(reader, MDSReader) or parts.agrees_with(reader.data)
+        if not agrees:
             raise CorruptError(
                 f'{self.describe(shard)}: samples that were read by range, while the shard was being fetched, are not those of '
                 'the shard, whose length and hash are right; set validate_hash= to read no sample before its shard is verified'
@@ -129,8 +161,8 @@ class DatasetShards:
 
     def describe(self, shard: int) -> str:
         """The shard's name, for messages."""
-        stream, info = self._find(shard)
-        return f'{info.raw_data.basename} of {stream.source}'
+        stream, number = self._find(shard)
+        return f'{stream.table[number].raw_data.basename} of {stream.source}'
 
     def counters(self) -> dict[Path, CacheCounters]:
         """What has been fetched into each cache folder, by all processes."""
@@ -147,12 +179,43 @@ class DatasetShards:
             if stream.cache is not None:
                 stream.cache.close()
 
-    def _find(self, shard: int) -> tuple[OpenStream, ShardInfo]:
+    def _find(self, shard: int) -> tuple[OpenStream, int]:
+        """The shard's stream, and its number there."""
         number = int(np.searchsorted(self._first_shard, shard, side='right')) - 1
-        stream = self._streams[number]
-        return stream, stream.table[shard - int(self._first_shard[number])]
+        return self._streams[number], shard - int(self._first_shard[number])
 
     def _open(self, shard: int) -> Reader:
-        stream, info = self._find(shard)
-        stream.ensure(info)
-        return stream.open_shard(info, columns=self._columns, allow_unsafe_types=self._allow_unsafe_types)
+        stream, number = self._find(shard)
+
+        def open_shard() -> Reader:
+            return stream.open_shard(number, columns=self._columns, allow_unsafe_types=self._allow_unsafe_types)
+
+        if stream.cache is None:
+            return open_shard()
+        if self.room.is_tight:
+            return LeasedReader(stream.cache, number, int(stream.table.samples[number]), open_shard)
+        # Nothing is evicted by us, but perhaps by another job: as long as the shard is open, it must stay.
+        lease = stream.cache.hold(number)
+        try:
+            reader = open_shard()
+        except BaseException:
+            lease.release()
+            raise
+        if reader.data.nbytes:
+            # The map, and not the reader: what a reader gives out to read by outlives it.
+            weakref.finalize(reader.data.obj, lease.release).atexit = False
+        else:
+            lease.release()
+        return reader
+
+
+_open: 'weakref.WeakSet[DatasetShards]' = weakref.WeakSet()
+
+
+def _drop_inherited() -> None:
+    """In a forked process: leases are the parent's, so what is mapped under them may be evicted; open it again."""
+    for shards in list(_open):
+        shards._readers.renew()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)

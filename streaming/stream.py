@@ -15,7 +15,7 @@ from streaming.cache.ranged import ObjectRanges
 from streaming.cache.shards import ShardCache
 from streaming.errors import ArgumentError, NotFoundError, StaleCacheError
 from streaming.format.hashing import get_hashes
-from streaming.format.index import ShardInfo, ShardTable
+from streaming.format.index import ShardTable
 from streaming.readers import Reader, open_shard
 from streaming.store import open_store
 from streaming.store.protocol import Store
@@ -155,24 +155,25 @@ class Stream:
         folder = self._folder()
         timeout_s = self.download_timeout or 60.0
         store = self.store if self.store is not None else self._open_store(timeout_s)
+        cache, cache_folder = None, None
         if store is None or _same_folder(self._root(), folder):
             data, source = _read_index(folder), str(folder / INDEX_NAME)
-            cache = None
         else:
             cache_folder = CacheFolder(folder)
             data = cache_folder.sync_index(store, timeout_s) if index_hash is None else _read_index(folder)
             source = store.url_of(INDEX_NAME)
-            policy = FetchPolicy(
-                refetches=2 if self.download_retry is None else self.download_retry,
-                validate_hash=self.validate_hash,
-                keep_zip=bool(self.keep_zip),
-            )
-            cache = ShardCache(store, cache_folder, policy, timeout_s)
         found = hashlib.sha256(data).hexdigest()
         if index_hash not in (None, found):
             raise StaleCacheError(f'{folder / INDEX_NAME} has changed since this job began; start the job anew')
         table = ShardTable.from_json(data, source)
         self._check_hashes(table, source)
+        if store is not None and cache_folder is not None:
+            policy = FetchPolicy(
+                refetches=2 if self.download_retry is None else self.download_retry,
+                validate_hash=self.validate_hash,
+                keep_zip=bool(self.keep_zip),
+            )
+            cache = ShardCache(store, cache_folder, table, found, policy, timeout_s)
         return OpenStream(table=table, folder=folder, cache=cache, index_hash=found, source=source)
 
     def _open_store(self, timeout_s: float) -> Store | None:
@@ -235,20 +236,16 @@ class OpenStream:
     index_hash: str
     source: str
 
-    def ensure(self, shard: ShardInfo, check_cancelled: Callable[[], None] = lambda: None) -> None:
-        """Return once the shard can be opened."""
-        if self.cache is not None:
-            self.cache.ensure(shard, check_cancelled)
-
-    def is_here(self, shard: ShardInfo) -> bool:
+    def is_here(self, shard: int) -> bool:
         """Whether the shard can be opened now."""
         return self.cache is None or self.cache.has(shard)
 
-    def ranges_of(self, shard: ShardInfo, check_cancelled: Callable[[], None]) -> ObjectRanges | None:
+    def ranges_of(self, shard: int, check_cancelled: Callable[[], None]) -> ObjectRanges | None:
         """The shard's object, to read single samples of it; None where there is none, or it has no samples that can be found."""
-        if self.cache is None or shard.format != 'mds' or shard.compression is not None:
+        info = self.table[shard]
+        if self.cache is None or info.format != 'mds' or info.compression is not None:
             return None
-        return self.cache.ranges_of(shard, check_cancelled)
+        return self.cache.ranges_of(info, check_cancelled)
 
     def cached_bytes(self) -> int:
         """Bytes of the shards' files, compressed and not, that lie in the cache folder; 0 where the folder is the source."""
@@ -262,9 +259,9 @@ class OpenStream:
                     total += (self.folder / name).stat().st_size
         return total
 
-    def open_shard(self, shard: ShardInfo, *, columns: list[str] | None, allow_unsafe_types: bool) -> Reader:
+    def open_shard(self, shard: int, *, columns: list[str] | None, allow_unsafe_types: bool) -> Reader:
         """Open a shard that is here."""
-        return open_shard(self.folder, shard, columns=columns, allow_unsafe_types=allow_unsafe_types)
+        return open_shard(self.folder, self.table[shard], columns=columns, allow_unsafe_types=allow_unsafe_types)
 
 
 def _read_index(folder: Path) -> bytes:

@@ -258,8 +258,3 @@ def test_batch_sizes_must_agree(remote: str, tmp_path: Path) -> None:
         next(iter(DataLoader(make(remote, tmp_path, batch_size=None), batch_size=BATCH, num_workers=2)))
     with pytest.raises(ArgumentError, match='batch_size'):
         len(make(remote, tmp_path, batch_size=None))
-
-
-def test_what_is_not_built_yet_says_so(remote: str, tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match='cache_limit'):
-        make(remote, tmp_path, cache_limit='1gb')

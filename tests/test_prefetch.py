@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from streaming.cache.shards import Tried
 from streaming.errors import CancelledError, DeadlineError, UnavailableError
 from streaming.prefetch import Prefetcher
 
@@ -22,18 +23,18 @@ class Cache:
         self.gates: dict[int, threading.Event] = {}
         self.changed = threading.Condition()
 
-    def try_fetch(self, shard: int, check: Callable[[], None]) -> bool:
+    def try_fetch(self, shard: int, check: Callable[[], None]) -> Tried:
         with self.changed:
             self.asked.append(shard)
             self.changed.notify_all()
         if shard in self.elsewhere:
-            return False
+            return Tried.ELSEWHERE
         gate = self.gates.get(shard)
         while gate is not None and not gate.wait(0.01):
             check()
         if shard in self.errors:
             raise self.errors[shard]
-        return True
+        return Tried.HERE
 
     def ensure(self, shard: int, check: Callable[[], None]) -> None:
         check()
@@ -125,7 +126,7 @@ def test_a_wait_without_a_byte_ends(cache: Cache, make: Callable[..., Prefetcher
     cache.gates[0] = threading.Event()
     real = cache.try_fetch
 
-    def stuck(shard: int, check: Callable[[], None]) -> bool:
+    def stuck(shard: int, check: Callable[[], None]) -> Tried:
         cache.gates[0].wait(10)
         return real(shard, check)
 

@@ -18,7 +18,7 @@ from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
 from streaming.store.protocol import ObjectInfo, Store
 
-__all__ = ['FetchPolicy', 'ObjectVersion', 'ShardFetch']
+__all__ = ['FetchPolicy', 'ObjectVersion', 'ShardFetch', 'zip_scratch']
 
 logger = logging.getLogger(__name__)
 
@@ -88,21 +88,24 @@ class ShardFetch:
         kept = self.folder / stored.basename
         from_disk = compressed and _has_size(kept, stored.bytes)
         chunks = _read_file(kept, self.policy) if from_disk else self._read_object(stored)
-        zip_scratch = self.scratch.with_name(self.scratch.name + '.zip')
+        packed = zip_scratch(self.scratch)
         keep = self.policy.keep_zip and compressed and not from_disk
+        # What a killed process left may be read-only.
+        self.scratch.unlink(missing_ok=True)
+        packed.unlink(missing_ok=True)
         try:
             # Closed at once, not when the traceback of an error is forgotten: it has threads.
             with (
                 closing(chunks),
                 self.scratch.open('wb') as file,
-                zip_scratch.open('wb') if keep else nullcontext() as zip_file,
+                packed.open('wb') if keep else nullcontext() as zip_file,
             ):
                 self._unpack(chunks, stored, raw, file, zip_file)
             if keep:
-                _rename(zip_scratch, kept)
+                _rename(packed, kept)
             _rename(self.scratch, self.folder / raw.basename)
         except BaseException as error:
-            for leftover in (self.scratch, zip_scratch):
+            for leftover in (self.scratch, packed):
                 leftover.unlink(missing_ok=True)
             if from_disk and isinstance(error, CorruptError):
                 # The kept file is the culprit; the next attempt shall ask the store.
@@ -223,7 +226,14 @@ def _read_file(path: Path, policy: FetchPolicy) -> Generator[memoryview, None, N
             yield memoryview(chunk)
 
 
+def zip_scratch(scratch: Path) -> Path:
+    """The temporary file beside ``scratch`` in which a compressed copy grows that is kept."""
+    return scratch.with_name(scratch.name + '.zip')
+
+
 def _rename(source: Path, target: Path) -> None:
+    # Read-only tells what we fetched, and may delete, from what others put into the folder.
+    source.chmod(source.stat().st_mode & ~0o222)
     try:
         source.replace(target)
     except FileNotFoundError:

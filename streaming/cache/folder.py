@@ -2,8 +2,10 @@
 
     index.json, shard.00000.mds, ...    whole, verified files: a complete cache is itself a dataset
     .streaming/source.json              the remote and the version that the folder holds
-    .streaming/ledger                   sums of what was fetched (see `ledger`)
+    .streaming/ledger                   what each shard takes up, who follows which plan, and sums (see `book`)
+    .streaming/plans/                   when each shard is used, by the plans that are followed (see `plans`)
     .streaming/fetching/                temporary files and locks of fetches that are going on
+    .streaming/room                     a pipe that wakes who waits for room (see `room`)
 
 Everything in the hidden folder can be lost without harm.
 """
@@ -72,10 +74,6 @@ class CacheFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hidden = path / _HIDDEN
-
-    @property
-    def ledger_path(self) -> Path:
-        return self.hidden / 'ledger'
 
     def lock_path(self, basename: str) -> Path:
         """The lock of whoever fetches the file."""

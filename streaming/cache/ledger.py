@@ -1,95 +1,247 @@
-"""What the processes of a node have done with a cache folder, in one small mapped file.
+"""The one state file of a cache folder: found, checked, begun anew where it is lost, and changed by one thread at a time.
 
-It holds only sums, so losing it loses no data: a file that is missing, torn or of another layout starts again from zero.
+Every change is made under `Ledger.locked`, which holds a lock of the kernel on the hidden folder itself. A state file that is
+missing, torn or of another dataset is begun anew from a listing of the folder.
 """
 
 import fcntl
-import mmap
 import os
-import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ['CacheCounters', 'Ledger']
+import numpy as np
+from numpy.typing import NDArray
 
-_MAGIC = b'streaming ledger 2\n'.ljust(32, b'\0')
+from streaming.cache.book import Book, CacheCounters, Int64Array
+from streaming.errors import StaleCacheError
+
+__all__ = ['CacheCounters', 'Lease', 'Ledger', 'Listing', 'release']
+
+# Lists the folder: bytes of each shard's files, int64 (shards,), and a mark for each, uint8 (shards,).
+Listing = Callable[[], tuple[Int64Array, NDArray[np.uint8]]]
+
+# Keeps the threads of this process out; locks of the kernel keep out other processes. One for all folders, so that several can be
+# held at once in any process without a deadlock among its threads.
+_threads = threading.RLock()
+
+# The books that this process has open, by device and inode: two descriptors of one file would drop each other's leases.
+_books: dict[tuple[int, int], Book] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class CacheCounters:
-    """What has been fetched into a cache folder since it was made, by all processes that ever used it.
+class Lease:
+    """A shard that is here, and is not evicted until the lease is released or its process ends. As a context manager: for the
+    block.
 
-    Args:
-        fetched_bytes: Bytes that came over the network, those of broken attempts too.
-        fetched_shards: Shards that were brought and found good.
-        failed_fetches: Shards that could not be brought.
-        ranged_bytes: Bytes of single samples, read by range before their shard was here.
+    Attributes:
+        book: The state file that knows of the lease.
+        shard: The shard.
+        turn: What `Book.turns` says of the shard as long as it is not evicted.
     """
 
-    fetched_bytes: int = 0
-    fetched_shards: int = 0
-    failed_fetches: int = 0
-    ranged_bytes: int = 0
+    __slots__ = ('_folder', 'book', 'shard', 'turn')
+
+    def __init__(self, book: Book, shard: int, folder: Path) -> None:
+        self.book: Book | None = book
+        self.shard = shard
+        self.turn = book.turns[shard]
+        self._folder = folder
+
+    def release(self) -> None:
+        """Give it back; once more does nothing."""
+        book, self.book = self.book, None
+        if book is not None:
+            release(book, self.shard, self._folder)
+
+    def taken_over(self) -> Book:
+        """Leave it to the caller to give the lease back, by `release`."""
+        book, self.book = self.book, None
+        if book is None:
+            raise RuntimeError(f'the lease on shard {self.shard} was given back already')
+        return book
+
+    def __enter__(self) -> 'Lease':
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
 
-_COUNTS = struct.Struct(f'<{len(fields(CacheCounters))}q')
-_SIZE = len(_MAGIC) + _COUNTS.size
+def release(book: Book, shard: int, folder: Path) -> None:
+    """Give back a lease on a shard of the book in the hidden ``folder``, and wake who waits for room."""
+    if book.is_closed:  # a fork ago
+        return
+    book.leases.release(shard)
+    if book.waiting:
+        wake(book, folder)
 
-# Record locks are a process's: they keep other processes out, and this keeps out its own threads. One for all ledgers, because
-# closing any descriptor of a file drops all of the process's record locks on it.
-_threads = threading.Lock()
+
+def wake(book: Book, folder: Path) -> None:
+    """Wake who waits for room; see `streaming.cache.room`."""
+    try:
+        descriptor = os.open(folder / 'room', os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # nobody reads it: whoever waited is gone
+        book.waiting = 0
+        return
+    try:
+        with suppress(BlockingIOError):  # as many wake-ups as a pipe holds are on their way
+            os.write(descriptor, b'.' * min(book.waiting, 64))
+    finally:
+        os.close(descriptor)
 
 
-def _renew_lock() -> None:
+class _Open:
+    """What a ledger has open: the hidden folder, which is what it locks, and the book."""
+
+    def __init__(self) -> None:
+        self.gate = -1
+        self.book: Book | None = None
+
+    def close(self) -> None:
+        with _threads:
+            self.drop_book()
+            if self.gate >= 0:
+                os.close(self.gate)
+                self.gate = -1
+
+    def drop_book(self) -> None:
+        book, self.book = self.book, None
+        if book is not None:
+            book.users -= 1
+            if not book.users:
+                del _books[book.key]
+                book.close()
+
+
+_all_open: 'weakref.WeakSet[_Open]' = weakref.WeakSet()
+
+
+def _forget_inherited() -> None:
+    """In a forked process: locks of the parent are not ours, and ours must not be the parent's."""
     global _threads
-    _threads = threading.Lock()
+    _threads = threading.RLock()
+    for opened in list(_all_open):
+        opened.close()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_forget_inherited)
 
 
 class Ledger:
-    """The mapped file. Any process or thread may add; an addition is whole or not at all."""
+    """The state file of one folder. Threads may share it; a forked process opens its own.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            with self._locked():
-                if os.fstat(self._descriptor).st_size != _SIZE or os.pread(self._descriptor, len(_MAGIC), 0) != _MAGIC:
-                    os.ftruncate(self._descriptor, 0)
-                    os.pwrite(self._descriptor, _MAGIC.ljust(_SIZE, b'\0'), 0)
-            self._map = mmap.mmap(self._descriptor, _SIZE)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+    Args:
+        folder: The hidden folder that it lies in.
+        shards: Shards of the dataset.
+        index_hash: SHA-256 of its index, in hex.
+        listing: Lists what is in the cache folder, where the file has to be begun anew.
+
+    Raises:
+        StaleCacheError: a living process uses the folder for another dataset, or another version of it.
+    """
+
+    def __init__(self, folder: Path, shards: int, index_hash: str, listing: Listing) -> None:
+        self.folder = folder
+        self._shards = shards
+        self._index_hash = index_hash
+        self._listing = listing
+        self._open = _Open()
+        _all_open.add(self._open)
+        self.close = weakref.finalize(self, self._open.close)
+        with self.locked():
+            pass
+
+    @property
+    def path(self) -> Path:
+        """The state file."""
+        return self.folder / 'ledger'
+
+    @property
+    def book(self) -> Book | None:
+        """The state file as it was when the folder was last held; None in a process that was forked and has not held it yet."""
+        return self._open.book
+
+    @contextmanager
+    def locked(self) -> Iterator[Book]:
+        """The state file as it is now, for this thread alone among all of the node. Must not be nested."""
+        with _threads:
+            gate = self._lock_folder()
+            try:
+                yield self._current_book()
+            finally:
+                # Unlocking, and not only closing: a process that was forked meanwhile may have the folder open.
+                fcntl.flock(gate, fcntl.LOCK_UN)
+
+    def lease(self, shard: int) -> Lease:
+        """A lease on a shard, be it here or not."""
+        with self.locked() as book:
+            return self.lease_of(book, shard)
+
+    def lease_of(self, book: Book, shard: int) -> Lease:
+        """The same, for who holds the folder."""
+        if not book.leases.try_share(shard):
+            raise RuntimeError(f'shard {shard} is claimed by who does not hold {self.folder}')
+        return Lease(book, shard, self.folder)
 
     def add(self, **counts: int) -> None:
         """Add to the sums, by the names of `CacheCounters`."""
-        added = astuple(CacheCounters(**counts))
-        with self._locked():
-            before = _COUNTS.unpack_from(self._map, len(_MAGIC))
-            _COUNTS.pack_into(self._map, len(_MAGIC), *(a + b for a, b in zip(before, added, strict=True)))
+        with self.locked() as book:
+            book.add(**counts)
 
     def counters(self) -> CacheCounters:
         """The sums as they are now."""
-        with self._locked():
-            return CacheCounters(*_COUNTS.unpack_from(self._map, len(_MAGIC)))
+        with self.locked() as book:
+            return book.counters()
 
-    def close(self) -> None:
-        """Unmap and close."""
-        with _threads:
-            self._map.close()
-            os.close(self._descriptor)
+    def _lock_folder(self) -> int:
+        opened = self._open
+        while True:
+            if opened.gate < 0:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                opened.gate = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(opened.gate, fcntl.LOCK_EX)
+            if _is_named(self.folder, opened.gate):
+                return opened.gate
+            # Removed, and perhaps made again, since we opened it.
+            os.close(opened.gate)
+            opened.gate = -1
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with _threads:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+    def _current_book(self) -> Book:
+        opened = self._open
+        if opened.book is None or not _is_named(self.path, opened.book.descriptor):
+            opened.drop_book()
+            opened.book = self._open_book()
+            opened.book.users += 1
+        return opened.book
+
+    def _open_book(self) -> Book:
+        while True:
             try:
-                yield
-            finally:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+                status = self.path.stat()
+            except FileNotFoundError:
+                Book.create(self.path, self._shards, self._index_hash, *self._listing())
+                continue
+            key = status.st_dev, status.st_ino
+            known = _books.get(key)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC) if known is None else known.descriptor
+            if Book.is_whole(descriptor, self._shards, self._index_hash):
+                if known is None:
+                    known = _books[key] = Book(descriptor, key, self._shards)
+                return known
+            if known is not None or Book.is_in_use(descriptor):
+                raise StaleCacheError(
+                    f'{self.path} belongs to another version of the dataset, which a running job still reads; '
+                    'let it end, or use another local folder'
+                )
+            os.close(descriptor)
+            Book.create(self.path, self._shards, self._index_hash, *self._listing())
+
+
+def _is_named(path: Path, descriptor: int) -> bool:
+    try:
+        named = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))

@@ -1,5 +1,6 @@
 """The plan of an epoch for one rank: any batch of any of its workers, by its number, without the batches before it."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence as Items
 from dataclasses import replace
@@ -174,6 +175,17 @@ class Plan:
         for array in (ids, real):
             array.setflags(write=False)
         return ids, real
+
+    @property
+    def signature(self) -> str:
+        """16 hexadecimal digits for all that `shard_uses` depends on: the same on all ranks of a node."""
+        digest = hashlib.sha256()
+        world = (self._data.num_ranks, self._data.ranks_per_node, self._data.node)
+        digest.update(repr((self.config, world, self.epoch, self.sample_in_epoch)).encode())
+        for stream in self._streams:
+            digest.update(repr((len(stream.samples), stream.proportion, stream.repeat, stream.choose)).encode())
+            digest.update(np.ascontiguousarray(stream.samples, '<i8').data)
+        return digest.hexdigest()[:16]
 
     def shard_uses(self, node: int | None = None) -> ShardUses:
         """When a node uses each shard in the rest of the epoch.

@@ -1,0 +1,95 @@
+"""Reading a shard that may be evicted between two reads: each read takes a lease, and sees whether its map is still good."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from streaming.cache.book import Book
+from streaming.cache.ledger import Ledger, release
+from streaming.cache.shards import ShardCache
+from streaming.readers import Reader
+
+__all__ = ['LeasedReader']
+
+
+class LeasedReader:
+    """A shard of a cache with a limit. Any thread may read.
+
+    Between reads the map is kept, but not the file: who evicts it makes it empty before it is deleted, so that it takes no disk
+    space. Whoever looked at such a map without a lease would be killed by the kernel, so the shard's own reader is only
+    to be had by `borrowed`.
+
+    Args:
+        cache: Has the shard.
+        shard: The shard, as the cache counts.
+        samples: How many it has.
+        open_shard: Opens it when it is here.
+    """
+
+    owned_bytes = 0
+
+    def __init__(self, cache: ShardCache, shard: int, samples: int, open_shard: Callable[[], Reader]) -> None:
+        self._cache = cache
+        self._ledger: Ledger = cache.ledger
+        self._shard = shard
+        self._samples = samples
+        self._open_shard = open_shard
+        # The reader, and the book and the turn that its map is good for; replaced as one, for there may be several threads.
+        self._opened: tuple[Reader, Book, int] | None = None
+
+    def __len__(self) -> int:
+        return self._samples
+
+    @property
+    def data(self) -> memoryview:
+        """Not to be had: the file may be gone the next moment. See `borrowed`."""
+        raise TypeError(f'shard {self._shard} of a cache with a limit has no bytes that stay')
+
+    @property
+    def read(self) -> Callable[[int], dict[str, Any]]:
+        """Decodes a sample as brackets do, by a number that is known to be one of the shard's."""
+        return self._read
+
+    def _read(self, number: int) -> dict[str, Any]:
+        reader, book = self._take()
+        try:
+            return reader.read(number)
+        finally:
+            release(book, self._shard, self._ledger.folder)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Decode sample ``number``, from 0, bringing the shard first if it is not here."""
+        reader, book = self._take()
+        try:
+            return reader[number]
+        finally:
+            release(book, self._shard, self._ledger.folder)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Reader]:
+        """The shard's own reader, within the block. What it gives out must be copies."""
+        reader, book = self._take()
+        try:
+            yield reader
+        finally:
+            release(book, self._shard, self._ledger.folder)
+
+    def _take(self) -> tuple[Reader, Book]:
+        """The reader, and the book in which the caller now has a lease that he must give back."""
+        opened = self._opened
+        if opened is not None:
+            reader, book, turn = opened
+            if book is self._ledger.book and book.leases.try_share(self._shard):
+                if book.turns[self._shard] == turn:
+                    book.touch(self._shard)
+                    return reader, book
+                release(book, self._shard, self._ledger.folder)
+        lease = self._cache.hold(self._shard)
+        try:
+            reader, book = self._open_shard(), lease.taken_over()
+        except BaseException:
+            lease.release()
+            raise
+        book.touch(self._shard)
+        self._opened = reader, book, lease.turn
+        return reader, book

@@ -1,0 +1,176 @@
+"""A cache with a limit: never over it on disk, farthest next use first, never under a reader, and only what was fetched."""
+
+import fcntl
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+from streaming.errors import ArgumentError, DeadlineError
+from streaming.format.index import ShardTable
+
+SAMPLES = 800
+SAMPLE_BYTES = 2000
+
+
+@pytest.fixture(scope='module')
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 shards of about 40 kB."""
+    folder = tmp_path_factory.mktemp('remote') / 'data'
+    rng = np.random.default_rng(0)
+    with MDSWriter(out=str(folder), columns={'id': 'int', 'data': 'bytes'}, hashes=['xxh64'], size_limit=41_000) as writer:
+        for number in range(SAMPLES):
+            writer.write({'id': number, 'data': rng.bytes(SAMPLE_BYTES)})
+    return folder
+
+
+def bytes_in(folder: Path) -> int:
+    """What lies in a folder, files that are growing too, each once: some are renamed while we look."""
+    sizes: dict[int, int] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.lstat(os.path.join(place, name))
+                sizes[status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+class Watch:
+    """Looks at a cache folder all the time.
+
+    While nothing is deleted, which takes the lock on the hidden folder: a listing takes time, and what it has counted could be
+    replaced by what it still comes to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._end = threading.Event()
+        self.most = 0
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        gate = os.open(self._folder / '.streaming', os.O_RDONLY)
+        while not self._end.wait(0.001):
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            self.most = max(self.most, bytes_in(self._folder))
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        os.close(gate)
+
+    def __enter__(self) -> 'Watch':
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def table_of(remote: Path) -> ShardTable:
+    return ShardTable.from_json((remote / 'index.json').read_bytes(), 'index')
+
+
+def make(remote: Path, local: Path, **options: Any) -> StreamingDataset:
+    return StreamingDataset(remote=str(remote), local=str(local), batch_size=10, **options)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'cache_limit is')
+        yield
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('shuffle', [False, True])
+def test_never_over_the_limit_and_every_sample_right(remote: Path, tmp_path: Path, workers: int, shuffle: bool) -> None:
+    limit = int(table_of(remote).raw_bytes.sum()) // 2
+    dataset = make(remote, tmp_path, cache_limit=limit, shuffle=shuffle, shuffle_block_size=200)
+    loader = StreamingDataLoader(dataset, batch_size=10, num_workers=workers)
+    with Watch(tmp_path) as watch:
+        for _ in range(2):
+            assert sorted(number for batch in loader for number in batch['id'].tolist()) == list(range(SAMPLES))
+    assert limit // 2 < watch.most <= limit
+    assert dataset.stats()[str(tmp_path)]['evicted_shards'] > 10
+
+
+def test_random_access_evicts_what_was_used_longest_ago(remote: Path, tmp_path: Path) -> None:
+    table = table_of(remote)
+    dataset = make(remote, tmp_path, cache_limit=60_000 + 5 * int(table.raw_bytes.max()))
+    for shard in (0, 1, 2, 3, 0, 4, 0, 5):
+        assert dataset[int(table.starts[shard])]['id'] == table.starts[shard]
+    here = {path.name for path in tmp_path.glob('*.mds')}
+    assert table[0].raw_data.basename in here
+    assert table[5].raw_data.basename in here
+    assert table[1].raw_data.basename not in here
+
+
+def test_a_limit_that_cannot_work_is_refused_with_the_one_that_can(remote: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r'cache_limit is 1024 bytes, but it takes at least (\d+)') as caught:
+        make(remote, tmp_path, cache_limit='1kb')
+    least = int(str(caught.value).split('at least ')[1].split()[0])
+    # The files of plans count too.
+    dataset = make(remote, tmp_path, cache_limit=least + 10_000, shuffle=True)
+    loader = StreamingDataLoader(dataset, batch_size=10, num_workers=2)
+    assert {number for batch in loader for number in batch['id'].tolist()} == set(range(SAMPLES))
+
+
+def test_what_makes_it_slow_is_said_once(remote: Path, tmp_path: Path) -> None:
+    dataset = make(remote, tmp_path, cache_limit=400_000, shuffle=True)
+    with pytest.warns(UserWarning, match='more than once an epoch.*shuffle_block_size'):
+        next(iter(dataset))
+
+
+def test_what_somebody_else_put_there_stays(remote: Path, tmp_path: Path) -> None:
+    table = table_of(remote)
+    theirs = [table[shard].raw_data.basename for shard in (3, 17)]
+    for name in theirs:
+        (tmp_path / name).write_bytes((remote / name).read_bytes())
+    (tmp_path / 'notes.txt').write_text('mine')
+    dataset = make(remote, tmp_path, cache_limit=500_000)
+    assert [sample['id'] for sample in dataset] == list(range(SAMPLES))
+    assert dataset.stats()[str(tmp_path)]['evicted_shards'] > 0
+    assert all((tmp_path / name).exists() for name in (*theirs, 'notes.txt'))
+
+
+def test_a_job_without_a_limit_keeps_what_it_has_open(remote: Path, tmp_path: Path) -> None:
+    table = table_of(remote)
+    free = make(remote, tmp_path)
+    first = [free[int(table.starts[shard])]['id'] for shard in range(3)]
+    limited = make(remote, tmp_path, cache_limit=400_000)
+    assert [sample['id'] for sample in limited] == list(range(SAMPLES))
+    assert [free[int(table.starts[shard])]['id'] for shard in range(3)] == first
+    assert all((tmp_path / table[shard].raw_data.basename).exists() for shard in range(3))
+
+
+def test_a_wait_for_room_ends_with_what_it_waited_for(remote: Path, tmp_path: Path) -> None:
+    table = table_of(remote)
+    free = make(remote, tmp_path)
+    for shard in range(20):
+        free[int(table.starts[shard])]
+    limited = make(remote, tmp_path, cache_limit=400_000, download_timeout=0.4)
+    with pytest.raises(DeadlineError, match=r'waited 0\.4 s for \d+ bytes .* for .*shard\.00039'):
+        limited[SAMPLES - 1]
+
+
+def test_who_waits_for_room_is_woken(remote: Path, tmp_path: Path) -> None:
+    table = table_of(remote)
+    free = make(remote, tmp_path)
+    for shard in range(9):
+        free[int(table.starts[shard])]
+    limited = make(remote, tmp_path, cache_limit=400_000, download_timeout=100)
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(limited[SAMPLES - 1]['id']))
+    thread.start()
+    pipe = tmp_path / '.streaming' / 'room'
+    while not pipe.exists():
+        thread.join(0.01)
+    free._shards._readers.close()
+    thread.join(10)
+    assert found == [SAMPLES - 1]

@@ -93,13 +93,22 @@ class FsspecStore(Store):
         pid = os.getpid()
         found = self._by_process.get(pid)
         if found is None:
-            import fsspec  # type: ignore[import-untyped]
-
-            options = {'skip_instance_cache': True, 'use_listings_cache': False, **self._options}
             with self._translated(f'open {self.url}'):
-                found = fsspec.core.url_to_fs(self._full_url, **options)
-            found = self._by_process.setdefault(pid, (found[0], str(found[1]).rstrip('/')))
+                system, root = self._make({'skip_instance_cache': True, 'use_listings_cache': False, **self._options})
+            found = self._by_process.setdefault(pid, (system, str(root).rstrip('/')))
         return found
+
+    def _make(self, options: dict[str, object]) -> tuple[Any, Any]:
+        """The file system and the root's path in it, made anew."""
+        if self._protocol in ('gs', 'gcs'):
+            # Not the class that gcsfs registers: it asks over gRPC what kind of bucket it is, and gRPC does not survive a fork.
+            from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]
+
+            system = GCSFileSystem(**options)
+            return system, system._strip_protocol(self._full_url)
+        import fsspec  # type: ignore[import-untyped]
+
+        return fsspec.core.url_to_fs(self._full_url, **options)  # type: ignore[no-any-return]
 
     def _call(self, name: str, *arguments: Any, size: int = 0, **keywords: Any) -> Any:
         """Call the file system, with a deadline where it takes one."""

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,12 +102,14 @@ class Response:
         if self.size is not None:
             if limit_bytes is not None and self.size > limit_bytes:
                 raise CorruptError(f'{self._what}: {self.size} bytes, more than the {limit_bytes} that can be right')
-            data = bytearray(self.size)
-            if data:
-                self.read_into(memoryview(data))
+            # Filled in place; getvalue() then hands it out without a copy.
+            whole = BytesIO(bytes(self.size))
+            if self.size:
+                with whole.getbuffer() as buffer:
+                    self.read_into(buffer)
             else:
                 self._finish()
-            return bytes(data)
+            return whole.getvalue()
         pace = _Pace(self._settings, self._what)
         chunks: list[bytes] = []
         total = 0

@@ -47,6 +47,9 @@ def test_a_failed_put_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.registry import _registry
+
+    monkeypatch.delitem(_registry, 'gs', raising=False)
     monkeypatch.setitem(sys.modules, 'gcsfs', None)
     with pytest.raises(MissingExtraError, match=r'gs://bucket/x.*streaming-dataset\[gcs\]'):
         open_store('gs://bucket/x')

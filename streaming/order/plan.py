@@ -259,7 +259,22 @@ class Plan:
     def _origin(self) -> Origin:
         """The world that began this epoch."""
         origin = self.config.origin
-        return origin if origin is not None and origin.epoch == self.epoch and self.sample_in_epoch else self._here
+        if origin is not None and origin.epoch == self.epoch and self.sample_in_epoch:
+            return origin
+        return self._relaxed if self._relaxed is not None and self.config.batching_method == 'per_stream' else self._here
+
+    @cached_property
+    def _relaxed(self) -> Origin | None:
+        """The world for which mosaicml-streaming, relaxed, makes the epochs of a run that goes on with nodes that do not fit."""
+        config, nodes = self.config, self._data.num_nodes
+        began = config.initial_physical_nodes or nodes
+        size, rest = divmod(nodes * self._batch_size, began)
+        fits = divide_each_other(config.rows, nodes)
+        if not config.is_compatible or config.partition_algo != 'relaxed' or fits:
+            return None
+        if rest or not divide_each_other(config.rows, began):
+            return None  # mosaicml-streaming refuses
+        return Origin(epoch=self.epoch, num_nodes=began, ranks_per_node=self._data.ranks_per_node, batch_size=size)
 
     def _make_rest(self) -> Dealt | Flat:
         config, nodes = self.config, self._data.num_nodes
@@ -267,20 +282,15 @@ class Plan:
             return self._flat(self._make_sequence(), self._start_of_sequence())
         group = self._group(range(len(self._streams)), 1.0)
         compact = config.tail != 'pad'
-        began = config.initial_physical_nodes or nodes
-        ranks, (size, rest) = self._data.ranks_per_node, divmod(nodes * self._batch_size, began)
-        if (
-            config.is_compatible
-            and config.partition_algo == 'relaxed'
-            and not rest
-            and not divide_each_other(config.rows, nodes)
-            and divide_each_other(config.rows, began)
-        ):
-            grid = grid_for(group.samples, config.rows, began, compact=compact)
-            sequence = RandomBatches(group, Deal(grid, self.sample_in_epoch, began, ranks, size))
-            return self._flat(sequence, 0, self.sample_in_epoch + sequence.length)
+        began = self._relaxed
+        if began is not None:
+            grid = grid_for(group.samples, config.rows, began.num_nodes, compact=compact)
+            dealt = Deal(grid, self.sample_in_epoch, began.num_nodes, began.ranks_per_node, began.batch_size)
+            relaxed = RandomBatches(group, dealt)
+            return self._flat(relaxed, 0, self.sample_in_epoch + relaxed.length)
         grid = grid_for(group.samples, config.rows, nodes, compact=compact)
-        return Dealt(group, Deal(grid, self.sample_in_epoch, nodes, ranks, self._batch_size), self._data)
+        dealt = Deal(grid, self.sample_in_epoch, nodes, self._data.ranks_per_node, self._batch_size)
+        return Dealt(group, dealt, self._data)
 
     def _start_of_sequence(self) -> int:
         """Where to go on in a sequence."""

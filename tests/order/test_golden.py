@@ -1,7 +1,6 @@
 """Every case of mosaicml-streaming's own output that is kept in tests/golden/orders, bit for bit."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ import numpy as np
 import pytest
 
 from streaming.order.partition import get_partitions
-from streaming.order.plan import OrderConfig, Plan, StreamSamples
+from streaming.order.plan import OrderConfig, StreamSamples
 from streaming.order.sampling import get_sampling
 from streaming.order.shuffle import get_shuffle
+from streaming.testing.orders import epoch_array, equal_epochs
 from streaming.world import World
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'orders'
@@ -45,7 +45,6 @@ def sampling(case: dict[str, Any]) -> np.ndarray:
 
 
 def epoch(case: dict[str, Any]) -> np.ndarray:
-    """The epoch's array, put together from each rank's plan; what the old package pads with -1 is left out by ours."""
     weights = [{k: v for k, v in stream.items() if k != 'name'} for stream in case['mix']['streams']]
     streams = [
         StreamSamples.of(RECORD['shard_counts'][stream['name']], **weight)
@@ -59,35 +58,19 @@ def epoch(case: dict[str, Any]) -> np.ndarray:
     shape = case['world']
     nodes, ranks, workers = shape['num_nodes'], shape['ranks_per_node'], shape['workers_per_rank']
     world = World(num_ranks=nodes * ranks, ranks_per_node=ranks, num_workers=workers)
-    plans = [
-        Plan(config, streams, replace(world, rank=rank), epoch=case['epoch'], sample_in_epoch=case['sample_in_epoch'])
-        for rank in range(world.num_ranks)
-    ]
-    assert plans[0].config.num_canonical_nodes == case['num_canonical_nodes']
-    assert plans[0].config.shuffle_block_size == case['shuffle_block_size']
-    batches = -(-plans[0].num_batches // workers)
-    result = np.full((world.num_ranks, workers, batches, case['batch_size']), -1)
-    for rank, plan in enumerate(plans):
-        for worker in range(workers):
-            for index in range(plan.batches_of(worker)):
-                ids = plan.batch(worker, index)
-                result[rank, worker, index, : len(ids)] = ids
-    return result.reshape(nodes, ranks, workers, batches, -1)
-
-
-def check(case: dict[str, Any], expected: np.ndarray) -> None:
-    made = {'partition': partition, 'shuffle': shuffle, 'sampling': sampling, 'epoch': epoch}[case['kind']](case)
-    if case.get('options', {}).get('batching_method') == 'device_per_stream':
-        # The one method that gives some ranks a last batch and others none. Ours gives those padding, and nothing where all
-        # have none.
-        assert (expected[:, :, :, made.shape[3] :] == -1).all()
-        expected = expected[:, :, :, : made.shape[3]]
-        uneven = (expected == -1).all(-1) & ~(expected == -1).all((0, 1, 4))[None, None]
-        made[uneven] = -1
-    assert made.shape == expected.shape
-    assert np.array_equal(made, expected)
+    resolved = config.resolve(world)
+    assert resolved.num_canonical_nodes == case['num_canonical_nodes']
+    assert resolved.shuffle_block_size == case['shuffle_block_size']
+    return epoch_array(config, streams, world, epoch=case['epoch'], sample_in_epoch=case['sample_in_epoch'])
 
 
 @pytest.mark.parametrize('case', RECORD['cases'], ids=[case['key'] for case in RECORD['cases']])
 def test_golden(case: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    check(case, arrays[case['key']])
+    made = {'partition': partition, 'shuffle': shuffle, 'sampling': sampling, 'epoch': epoch}[case['kind']](case)
+    method = case.get('options', {}).get('batching_method', 'random')
+    assert equal_epochs(made, arrays[case['key']], method)
+
+
+def test_all_kept_cases_are_compared(arrays: dict[str, np.ndarray]) -> None:
+    assert len(RECORD['cases']) == 288
+    assert sorted(case['key'] for case in RECORD['cases']) == sorted(arrays)

@@ -5,6 +5,9 @@ import pytest
 
 from streaming.errors import ArgumentError
 from streaming.order.partition import Deal, Grid, get_partitions, grid_for
+from streaming.order.plan import OrderConfig, StreamSamples
+from streaming.testing.orders import epoch_array
+from streaming.world import World
 
 
 @pytest.mark.parametrize('compact', [False, True])
@@ -57,3 +60,18 @@ def test_nodes_must_fit_where_the_old_package_is_imitated() -> None:
         get_partitions('orig', 100, 4, 3, 1, 1, 1)
     with pytest.raises(ArgumentError, match='cannot go on'):
         get_partitions('relaxed', 100, 6, 4, 1, 1, 1, initial_physical_nodes=3)
+
+
+@pytest.mark.filterwarnings('ignore:.*do not divide one another')
+def test_batches_of_one_stream_go_on_relaxed_on_nodes_that_do_not_fit() -> None:
+    """Per stream too, a run of mosaicml-streaming that began on one node goes on, on two, with the batches of one."""
+    config = OrderConfig(
+        batch_size=2, shuffle_algo='py1e', batching_method='per_stream', num_canonical_nodes=3, initial_physical_nodes=1
+    )
+    world = World(num_ranks=2, ranks_per_node=1, num_workers=2)
+    made = epoch_array(config, [StreamSamples.of([40, 37])], world, epoch=0)
+    expected = get_partitions('relaxed', 77, 3, 2, 1, 2, 2, initial_physical_nodes=1)
+    in_training_order = expected.transpose(3, 2, 0, 1, 4).reshape(-1, 2, 1, 2)
+    whole = in_training_order[(in_training_order != -1).all((1, 2, 3))]
+    assert np.array_equal(made.transpose(3, 2, 0, 1, 4).reshape(-1, 2, 1, 2)[: len(whole)], whole)
+    assert (made != -1).sum() == whole.size

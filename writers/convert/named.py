@@ -50,5 +50,5 @@ def name_of(what: Any) -> str | None:
     """The name of a function or object, to tell it from others; None for nothing."""
     if what is None or isinstance(what, str):
         return what
-    named = what if hasattr(what, '__qualname__') else type(what)
+    named = what if hasattr(what, '__qualname__') and hasattr(what, '__module__') else type(what)
     return f'{named.__module__}:{named.__qualname__}'

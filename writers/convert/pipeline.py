@@ -70,12 +70,16 @@ class Transform:
     Args:
         function: Called with a record, or its name: gives a record in its place, several, or None for none.
         tokenizing: How text becomes tokens; None: it does not.
+
+    Attributes:
+        is_plain: Whether records stay what they are.
     """
 
     def __init__(self, function: Callable[[Any], Any] | str | None, tokenizing: Tokenizing | None) -> None:
         self._function = None if function is None else load_named(function, 'the function')
         if self._function is not None and not callable(self._function):
             raise ArgumentError(f'the function of a conversion must be one, got {type(self._function).__name__}')
+        self.is_plain = function is None and tokenizing is None
         self._tokenizing = tokenizing
         self._packer = None if tokenizing is None else Packer(tokenizing)
         self._tokenize = None if tokenizing is None else load_tokenizer(tokenizing)
@@ -178,11 +182,11 @@ class Pipeline:
     def __init__(self, job: Job) -> None:
         self.rejects = Rejects(job.on_error)
         self._transform = Transform(job.function, job.tokenizing)
-        self._is_plain = job.function is None and job.tokenizing is None
         # What a function or a tokenizer made is of its type; texts that stand for numbers are the source's.
+        encoded = (job.source.encodings() or {}) if self._transform.is_plain and job.source.gives_encoded else {}
         self._fit = fitter(
-            job.columns,
-            is_text=job.source.is_text and self._is_plain,
+            {name: encoding for name, encoding in job.columns.items() if encoded.get(name) != encoding},
+            is_text=job.source.is_text and self._transform.is_plain,
             is_ragged=job.source.is_ragged or job.function is not None,
         )
         self._encode = MDSSchema.from_columns(job.columns).encoder()
@@ -194,7 +198,7 @@ class Pipeline:
 
     def run(self, batch: Batch) -> Iterator[bytes]:
         """The samples of a batch. A record is encoded whole or not at all."""
-        if self._is_plain and self._fit is None:
+        if self._transform.is_plain and self._fit is None:
             yield from self._encode_all(batch)
             return
         for number, samples in self._transform.apply(batch, self.rejects):

@@ -13,7 +13,7 @@ from streaming.units import bytes_to_int, number_abbrev_to_int
 from streaming.writers.base import check_hashes, check_size_limit
 from streaming.writers.convert.job import Job, Part
 from streaming.writers.convert.pipeline import Rejects, Transform
-from streaming.writers.convert.sources import Range, Source, Wanted, open_source
+from streaming.writers.convert.sources import Range, Source, open_source
 from streaming.writers.convert.tokens import Tokenizing
 
 __all__ = ['JobOptions', 'plan_parts', 'prepare']
@@ -25,7 +25,6 @@ _LEAST_PART_BYTES = 32 << 20
 _USUAL_PARTS = 64
 # Records that encodings are inferred from.
 _LOOK_AT = 1000
-_LOOK_AT_RANGES = 4
 
 
 class JobOptions(TypedDict, total=False):
@@ -167,19 +166,23 @@ def _infer(
     for sample in islice(_first_samples(source, transform, rejects), _LOOK_AT):
         count += 1
         for name in sample if select is None else (name for name in select if name in sample):
-            suggested = given.get(name) or source.suggest(name, sample[name]) or infer_columns({name: sample[name]})[name]
+            suggested = given.get(name) or (source.suggest(name, sample[name]) if transform.is_plain else None)
+            suggested = suggested or infer_columns({name: sample[name]})[name]
             seen.setdefault(name, Counter())[suggested] += 1
     if not count:
         raise FormatError(f'{source.url} has no records, so there is nothing to convert')
-    return {name: given.get(name) or _common(name, found, count) for name, found in seen.items()}
+    is_text = source.is_text and transform.is_plain
+    return {name: given.get(name) or _common(name, found, count, is_text=is_text) for name, found in seen.items()}
 
 
-def _common(name: str, found: Counter[str], count: int) -> str:
+def _common(name: str, found: Counter[str], count: int, *, is_text: bool) -> str:
     encodings = set(found)
     if len(encodings) == 1 and found.total() == count:
         return next(iter(encodings))
     if encodings == {'int', 'float64'}:
         return 'float64'
+    if is_text:
+        return 'str'
     if encodings <= {'jpeg', 'png', 'pil', 'bytes'}:
         return 'bytes'
     if any(encoding == 'bytes' or encoding.startswith('ndarray') for encoding in encodings):
@@ -188,10 +191,9 @@ def _common(name: str, found: Counter[str], count: int) -> str:
 
 
 def _first_samples(source: Source, transform: Transform, rejects: Rejects) -> Iterator[Mapping[str, Any]]:
-    for piece in source.ranges(_LEAST_PART_BYTES)[:_LOOK_AT_RANGES]:
-        for batch in source.read(piece, Wanted()):
-            for _, samples in transform.apply(batch, rejects):
-                yield from samples
+    for batch in source.first():
+        for _, samples in transform.apply(batch, rejects):
+            yield from samples
 
 
 def plan_parts(job: Job) -> list[Part]:

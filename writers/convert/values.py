@@ -11,9 +11,9 @@ import numpy as np
 from streaming.errors import ColumnTypeError, MissingExtraError
 from streaming.format.columns import get_encoding
 
-__all__ = ['fitter']
+__all__ = ['JPEG', 'PNG', 'fitter', 'text_parser']
 
-_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 _TRUE, _FALSE = ('true', '1', 'yes'), ('false', '0', 'no')
 
 
@@ -60,13 +60,14 @@ def _fitter_of(encoding: str, is_text: bool) -> Callable[[Any], Any] | None:
     if encoding in ('jpeg', 'png', 'pil'):
         return lambda value: _image(value, encoding)
     if is_text:
-        return _text_fitter(encoding)
+        return text_parser(encoding)
     if encoding == 'str_decimal':
         return lambda value: Decimal(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else value
     return None
 
 
-def _text_fitter(encoding: str) -> Callable[[Any], Any] | None:
+def text_parser(encoding: str) -> Callable[[str], Any] | None:
+    """A function from a text to the value of an encoding that it stands for; None where that is the text itself."""
     if encoding == 'json':
         return json.loads
     if encoding == 'bool':
@@ -88,7 +89,9 @@ def _bool(text: str) -> bool:
 
 
 def _array(value: Any, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
-    """An array of a list, or of JSON; one of another dtype only where no value changes."""
+    """An array of a list, or of JSON; one of another dtype only where no whole number changes."""
+    if isinstance(value, bytes):
+        return value  # encoded already
     if isinstance(value, str):
         value = json.loads(value)
     array = np.asarray(value)
@@ -107,7 +110,7 @@ def _image(value: Any, encoding: str) -> Any:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         return value
     data = bytes(value)
-    if (encoding == 'jpeg' and data.startswith(_JPEG)) or (encoding == 'png' and data.startswith(_PNG)):
+    if (encoding == 'jpeg' and data.startswith(JPEG)) or (encoding == 'png' and data.startswith(PNG)):
         return data
     try:
         from PIL import Image

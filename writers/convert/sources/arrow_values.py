@@ -1,6 +1,6 @@
 """Columns of Arrow -> encodings, and their values -> what those encodings take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -9,8 +9,9 @@ import numpy as np
 
 from streaming.errors import MissingExtraError
 from streaming.writers.convert.sources.base import Wanted
+from streaming.writers.convert.values import JPEG, PNG
 
-__all__ = ['encoding_of', 'load_arrow', 'records_of']
+__all__ = ['encoding_of', 'load_arrow', 'records_of', 'schema_encodings']
 
 
 def load_arrow() -> ModuleType:
@@ -55,6 +56,32 @@ def encoding_of(kind: Any) -> str:
     return 'json'
 
 
+def schema_encodings(schema: Any, peek: Callable[[str], Any]) -> dict[str, str]:
+    """The encodings of a schema's columns. Files in the images of ``datasets`` are of the kind that the first one is of.
+
+    Args:
+        schema: An Arrow schema.
+        peek: Gives a value of a column.
+    """
+    encodings = {field.name: encoding_of(field.type) for field in schema}
+    for field in schema:
+        if _is_file(field.type):
+            first = peek(field.name)
+            data = (first or {}).get('bytes') or b''
+            encodings[field.name] = 'jpeg' if data.startswith(JPEG) else 'png' if data.startswith(PNG) else 'bytes'
+    return encodings
+
+
+def _is_file(kind: Any) -> bool:
+    """Whether values are what the features Image and Audio of ``datasets`` are: a file's bytes, or where it was."""
+    types = load_arrow().types
+    return (
+        bool(types.is_struct(kind))
+        and {field.name for field in kind} == {'bytes', 'path'}
+        and _is_binary(kind.field('bytes').type)
+    )
+
+
 def _numpy_name(kind: Any) -> str:
     return str(np.dtype(kind.to_pandas_dtype()).name)
 
@@ -91,6 +118,8 @@ def _values(array: Any, encoding: str | None, wanted: Wanted) -> Sequence[Any]:
         return _values(array.dictionary_decode(), encoding, wanted)
     if pa.types.is_temporal(kind):
         return [value if value is None else str(getattr(value, 'isoformat', value.__str__)()) for value in array.to_pylist()]
+    if _is_file(kind) and encoding != 'json':
+        return array.field('bytes').to_pylist()  # type: ignore[no-any-return]
     if array.null_count:
         return array.to_pylist()  # type: ignore[no-any-return]
     if _is_string(kind):

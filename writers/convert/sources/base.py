@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ['BadRecord', 'Batch', 'Range', 'Source', 'Wanted', 'cut_bytes']
+__all__ = ['BadRecord', 'Batch', 'Range', 'Source', 'Wanted', 'cut']
+
+# Where columns are to be found out about: ranges of about this size, as many as this. Whoever looks stops before.
+_LOOK_AT_BYTES = 32 << 20
+_LOOK_AT_RANGES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,7 @@ class Source(ABC):
         name: Under which it is registered.
         url: Of what is read, for messages: without secrets.
         is_text: Whether its values are texts that stand for numbers and so on, as in CSV.
+        gives_encoded: Whether values come as bytes of their encodings, where those are the ones of `encodings`.
         is_ragged: Whether a record may lack what others have.
         splits: Sub-folders of the output that it gives its records; empty: it gives none.
         in_process: Whether it can only be read in the process that has it.
@@ -95,6 +100,7 @@ class Source(ABC):
     name: str
     url: str
     is_text = False
+    gives_encoded = False
     is_ragged = False
     splits: Sequence[str] = ()
     in_process = False
@@ -124,6 +130,11 @@ class Source(ABC):
         """The encodings that the input's own schema suggests. Default: None, it has none, and records have to be looked at."""
         return None
 
+    def first(self) -> Iterator[Batch]:
+        """The first records, to find out about columns."""
+        for piece in self.ranges(_LOOK_AT_BYTES)[:_LOOK_AT_RANGES]:
+            yield from self.read(piece, Wanted())
+
     def suggest(self, column: str, value: Any) -> str | None:
         """The encoding of a value, where the source knows better than its type does. Default: None, it does not."""
         return None
@@ -140,8 +151,7 @@ class Source(ABC):
         """Give back connections."""
 
 
-def cut_bytes(size: int, step: int) -> Iterator[tuple[int, int]]:
-    """Start and end of pieces of even size, of about ``step`` bytes each; of nothing there is one empty piece."""
-    count = max(1, round(size / max(1, step)))
+def cut(size: int, count: int) -> Iterator[tuple[int, int]]:
+    """Start and end of so many pieces of even size."""
     for number in range(count):
         yield size * number // count, size * (number + 1) // count

@@ -103,6 +103,10 @@ class Files:
         self._found = chosen
         return chosen
 
+    def keep(self, files: Sequence[InputFile]) -> None:
+        """Let these be all."""
+        self._found = list(files)
+
     def describe(self) -> dict[str, Any]:
         """Names, sizes and versions of all files, in a few lines."""
         files = self.find()

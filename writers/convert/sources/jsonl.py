@@ -8,7 +8,7 @@ import msgspec
 
 from streaming.writers.convert.sources.base import BadRecord, Batch, Range, Source, Wanted
 from streaming.writers.convert.sources.files import Files
-from streaming.writers.convert.sources.lines import Chunk, line_number, line_ranges, read_lines, total_content_bytes
+from streaming.writers.convert.sources.lines import Chunk, content_sizes, line_number, line_ranges, read_lines
 
 __all__ = ['JSONLSource']
 
@@ -39,7 +39,7 @@ class JSONLSource(Source):
         return self._files.describe()
 
     def total_bytes(self) -> int:
-        return total_content_bytes(self._files)
+        return sum(content_sizes(self._files))
 
     def ranges(self, part_bytes: int) -> list[Range]:
         return line_ranges(self._files, part_bytes)

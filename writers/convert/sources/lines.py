@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from streaming.writers.convert.sources.base import Range, cut_bytes
-from streaming.writers.convert.sources.files import Files
+from streaming.writers.convert.sources.base import Range, cut
+from streaming.writers.convert.sources.files import Files, InputFile
 from streaming.writers.convert.sources.packed import (
     content_bytes,
     is_packed,
@@ -17,7 +17,7 @@ from streaming.writers.convert.sources.packed import (
     unpacked,
 )
 
-__all__ = ['Chunk', 'line_ranges', 'read_lines', 'total_content_bytes']
+__all__ = ['Chunk', 'content_sizes', 'line_number', 'line_ranges', 'read_lines', 'readers_of']
 
 _CHUNK_BYTES = 2 << 20
 _HEAD_BYTES = 64
@@ -39,7 +39,8 @@ class Chunk:
     first_line: int | None
 
 
-def _content_sizes(files: Files) -> list[int]:
+def content_sizes(files: Files) -> list[int]:
+    """How long each file is about, uncompressed."""
     sizes = []
     for file in files.find():
         head = b''
@@ -50,22 +51,24 @@ def _content_sizes(files: Files) -> list[int]:
     return sizes
 
 
-def total_content_bytes(files: Files) -> int:
-    """How long all files are about, uncompressed."""
-    return sum(_content_sizes(files))
+def readers_of(file: InputFile, size: int, part_bytes: int, files: int) -> int:
+    """How many parts read a file of lines.
+
+    Args:
+        file: The file.
+        size: How long it is about, uncompressed.
+        part_bytes: What a part should have.
+        files: How many files there are.
+    """
+    return readers_of_packed(size, part_bytes, files) if is_packed(file.key) else max(1, round(size / max(1, part_bytes)))
 
 
 def line_ranges(files: Files, part_bytes: int) -> list[Range]:
     """The ranges of all files."""
     found = []
-    count = len(files.find())
-    for file, size in zip(files.find(), _content_sizes(files), strict=True):
-        if is_packed(file.key):
-            readers = readers_of_packed(size, part_bytes, count)
-            bounds = list(cut_bytes(size, -(-size // readers)))
-        else:
-            bounds = list(cut_bytes(size, part_bytes))
-        for start, end in bounds:
+    sizes = content_sizes(files)
+    for file, size in zip(files.find(), sizes, strict=True):
+        for start, end in cut(size, readers_of(file, size, part_bytes, len(sizes))):
             # The last one goes to the end wherever that is: the length of what is compressed is a guess.
             last = end == size
             found.append(Range(place=file.place, key=file.key, start=start, end=None if last else end, bytes=max(0, end - start)))

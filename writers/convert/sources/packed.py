@@ -28,7 +28,7 @@ _MOST_READERS = 8
 
 def is_packed(key: str) -> bool:
     """Whether a file is compressed, by its name."""
-    return key.lower().endswith(('.gz', '.zst', '.zstd', '.bz2', '.xz'))
+    return key.lower().endswith(('.gz', '.tgz', '.zst', '.zstd', '.bz2', '.xz'))
 
 
 def content_bytes(key: str, size: int, head: bytes) -> int:
@@ -44,8 +44,9 @@ def content_bytes(key: str, size: int, head: bytes) -> int:
             said = zstandard.frame_content_size(head)
         except zstandard.ZstdError:
             said = -1
-        if said > 0:
-            return max(said, size)
+        # A small one is only the first of many frames.
+        if said >= size:
+            return said
     return _USUAL_RATIO * size
 
 
@@ -57,14 +58,14 @@ def readers_of_packed(size: int, part_bytes: int, files: int) -> int:
         part_bytes: What a part should have.
         files: How many files there are.
     """
-    return 1 if files >= _ENOUGH_FILES else max(1, min(_MOST_READERS, round(size / part_bytes)))
+    return 1 if files >= _ENOUGH_FILES else max(1, min(_MOST_READERS, round(size / max(1, part_bytes))))
 
 
 def open_packed(file: BinaryIO, key: str) -> BinaryIO:
     """The content of a file that may be compressed. Errors of reading it are for `unpacked` to name."""
     name = key.lower()
     opened: Any = file
-    if name.endswith('.gz'):
+    if name.endswith(('.gz', '.tgz')):
         opened = gzip.GzipFile(fileobj=file)
     elif name.endswith(('.zst', '.zstd')):
         opened = io.BufferedReader(_Zstd(file), _BUFFER_BYTES)

@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from streaming.errors import FormatError
-from streaming.writers.convert.sources.arrow_values import encoding_of, load_arrow, records_of
+from streaming.writers.convert.sources.arrow_values import load_arrow, records_of, schema_encodings
 from streaming.writers.convert.sources.base import Batch, Range, Source, Wanted
 from streaming.writers.convert.sources.files import Files, InputFile
 
@@ -18,6 +18,7 @@ _BATCH_BYTES = 4 << 20
 _MOST_ROWS = 1 << 16
 # Readers of one row group: each decodes what stands before its rows too.
 _MOST_READERS = 8
+_MOST_LOOKED_AT = 64
 
 
 class ParquetSource(Source):
@@ -36,7 +37,7 @@ class ParquetSource(Source):
     name = 'parquet'
 
     def __init__(self, files: Files, suffixes: Sequence[str]) -> None:
-        self._arrow = load_arrow().__name__
+        load_arrow()
         self._files = files
         self.url = files.url
         found = files.select(suffixes)
@@ -49,7 +50,7 @@ class ParquetSource(Source):
                     f'{files.name(file.place, file.key)} has the columns {", ".join(sorted(schema.names))}, '
                     f'{files.name(found[0].place, found[0].key)} has {", ".join(sorted(schemas[0].names))}'
                 )
-        self._encodings = {field.name: encoding_of(field.type) for field in schemas[0]}
+        self._encodings = schema_encodings(schemas[0], self._peek)
         self._encodings.update(dict.fromkeys(self._nullable(), 'json'))
 
     def _footer(self, file: InputFile) -> Any:
@@ -64,6 +65,16 @@ class ParquetSource(Source):
             return arrow.parquet.ParquetFile(self._files.open(place, key), pre_buffer=path is None)
         except arrow.ArrowException as error:
             raise FormatError(f'{self._files.name(place, key)} is no Parquet file, or only a part of one: {error}') from error
+
+    def _peek(self, column: str) -> Any:
+        """The first value of a column that is there; None if there is none."""
+        for file in self._files.find():
+            with self._open(file.place, file.key) as parquet:
+                for batch in parquet.iter_batches(_MOST_LOOKED_AT, columns=[column], use_threads=False):
+                    for value in batch.column(0):
+                        if value.is_valid:
+                            return value.as_py()
+        return None
 
     def _nullable(self) -> set[str]:
         """The columns in which values are missing, as far as the files say."""

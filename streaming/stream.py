@@ -17,7 +17,7 @@ from streaming.errors import ArgumentError, NotFoundError, StaleCacheError
 from streaming.format.hashing import get_hashes
 from streaming.format.index import ShardTable
 from streaming.readers import Reader, open_shard
-from streaming.store import open_store
+from streaming.store import RetryPolicy, open_store
 from streaming.store.protocol import Store
 
 __all__ = ['OpenStream', 'Stream', 'get_stream_class', 'make_streams', 'register_stream']
@@ -178,7 +178,11 @@ class Stream:
 
     def _open_store(self, timeout_s: float) -> Store | None:
         root = self._root()
-        return None if root is None else open_store(root, {'timeout_s': timeout_s})
+        if root is None:
+            return None
+        # A request without a byte is given up in time for two more within the limit, and an outage is waited out nearly as long.
+        retry = RetryPolicy(tries=1000, deadline_s=timeout_s * 2 / 3, budget_per_s=10.0)
+        return open_store(root, {'timeout_s': timeout_s / 3}, retry=retry)
 
     def _check_hashes(self, table: ShardTable, source: str) -> None:
         if self.validate_hash is not None and len(table):

@@ -1,7 +1,8 @@
 """Kernel locks on files: held by an open file, gone with its holder, whoever that was and however it died.
 
-A lock file is empty and short-lived: its holder removes it. So whoever gets a lock checks that the file it locked is still the
-one under that name, and starts over if not.
+A lock file is short-lived: its holder removes it. So whoever gets a lock checks that the file it locked is still the one under
+that name, and starts over if not. It is empty, unless its holder failed: then it says why to those who have waited for it, so
+that they do not find out one after the other.
 """
 
 import fcntl
@@ -11,7 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from streaming.errors import DeadlineError
+from streaming import errors
+from streaming.errors import DeadlineError, StreamingError
 
 __all__ = ['FileLock', 'try_lock', 'wait_for_lock']
 
@@ -29,6 +31,9 @@ def _close_inherited() -> None:
 
 os.register_at_fork(after_in_child=_close_inherited)
 
+# The most of an error that is passed on.
+_MESSAGE_BYTES = 4096
+
 
 class FileLock:
     """A lock that is held until it is released, by any thread, or its process ends. As a context manager: for the block."""
@@ -44,6 +49,10 @@ class FileLock:
         if now >= self._next_beat:
             self._next_beat = now + 0.5
             os.utime(self._descriptor)
+
+    def fail(self, error: StreamingError) -> None:
+        """Tell whoever waits that the work failed, and with what, when the lock is released."""
+        os.pwrite(self._descriptor, f'{type(error).__name__}\n{error}'.encode()[:_MESSAGE_BYTES], 0)
 
     def release(self) -> None:
         """Remove the lock file and wake whoever waits for it."""
@@ -80,13 +89,28 @@ def _is_named(path: Path, descriptor: int) -> bool:
     return os.path.samestat(named, os.fstat(descriptor))
 
 
+def _raise_failure(descriptor: int) -> None:
+    """Raise what the holder of a lock, which has no name any more, failed with."""
+    kind, _, message = os.pread(descriptor, _MESSAGE_BYTES, 0).decode(errors='replace').partition('\n')
+    error = getattr(errors, kind, None)
+    if isinstance(error, type) and issubclass(error, StreamingError):
+        raise error(f'{message} (found by another process, or thread, that fetched it)')
+
+
 def _acquire(path: Path, flags: int) -> FileLock:
-    """Take the lock; with LOCK_NB in ``flags``, raise BlockingIOError if it is another's."""
+    """Take the lock; with LOCK_NB in ``flags``, raise BlockingIOError if it is another's.
+
+    Raises:
+        StreamingError: the lock was another's, who failed and said with what.
+    """
     while True:
         descriptor = _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
             named = _is_named(path, descriptor)
+            if not named:
+                _raise_failure(descriptor)
+            os.ftruncate(descriptor, 0)  # what a holder wrote who was killed before it could remove the file
         except BaseException:
             os.close(descriptor)
             raise
@@ -161,6 +185,7 @@ def wait_for_lock(path: Path, timeout_s: float, what: str) -> FileLock:
         what: What the lock stands for, for the error.
 
     Raises:
+        StreamingError: what the holder failed with, if it said so.
         DeadlineError: the holder kept the lock for ``timeout_s`` without a beat.
     """
     lock = try_lock(path)

@@ -19,7 +19,7 @@ from streaming.cache.locks import FileLock, try_lock, wait_for_lock
 from streaming.cache.plans import Plans
 from streaming.cache.ranged import ObjectRanges
 from streaming.cache.room import Room
-from streaming.errors import CancelledError, StreamingError
+from streaming.errors import CancelledError, CorruptError, NotFoundError, StreamingError, ThrottledError, UnavailableError
 from streaming.format.index import ShardInfo, ShardTable
 from streaming.store.protocol import Store
 
@@ -34,6 +34,10 @@ class Tried(enum.Enum):
     HERE = 'it is here'
     ELSEWHERE = 'somebody else fetches it'
     NO_ROOM = 'all that is here is needed sooner'
+
+
+# What went wrong for all who want the shard. Credentials, say, may be one job's only.
+_SHARED = (CorruptError, NotFoundError, ThrottledError, UnavailableError)
 
 
 class ShardCache:
@@ -187,6 +191,8 @@ class ShardCache:
         try:
             fetch.run()
         except StreamingError as error:
+            if isinstance(error, _SHARED):
+                lock.fail(error)
             self.ledger.add(fetched_bytes=received, failed_fetches=int(not isinstance(error, CancelledError)))
             raise
         self.ledger.add(fetched_bytes=received, fetched_shards=1)

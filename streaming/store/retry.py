@@ -85,12 +85,12 @@ class RetryPolicy:
 class _Shared:
     """What the threads of one process share: the budget, whether the store ever answered, and the end of waiting."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy, answered: bool) -> None:
         self._policy = policy
         self._lock = threading.Lock()
         self._tokens = float(policy.budget)
         self._filled_at = time.monotonic()
-        self.answered = False
+        self.answered = answered
         self.closing = threading.Event()
 
     def take_token(self) -> bool:
@@ -159,19 +159,24 @@ class Retrier:
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy = policy
+        self._answered_before = False
         self._by_process: dict[int, _Shared] = {}
 
-    def __getstate__(self) -> RetryPolicy:
-        return self.policy
+    def __getstate__(self) -> tuple[RetryPolicy, bool]:
+        return self.policy, self._answered()
 
-    def __setstate__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
+    def __setstate__(self, state: tuple[RetryPolicy, bool]) -> None:
+        self.policy, self._answered_before = state
         self._by_process = {}
 
     def _shared(self) -> _Shared:
         # By process: a lock that another thread held during a fork would stay locked in the child for ever.
         pid = os.getpid()
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Shared(self.policy))
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Shared(self.policy, self._answered()))
+
+    def _answered(self) -> bool:
+        """Whether the store has ever answered this process or one that it comes from."""
+        return self._answered_before or any(shared.answered for shared in list(self._by_process.values()))
 
     def begin(self, what: str) -> Attempts:
         """Begin an operation, named for messages (``'GET oci://...'``)."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from streaming.cache.locks import try_lock, wait_for_lock
-from streaming.errors import DeadlineError
+from streaming.errors import CorruptError, DeadlineError
 
 HOLDER = """
 import sys, time
@@ -160,6 +160,46 @@ time.sleep(30)
     finally:
         os.kill(child, signal.SIGKILL)
         parent.stdout.close()
+
+
+def test_who_has_waited_learns_why_the_holder_failed(path: Path) -> None:
+    holder = try_lock(path)
+    assert holder is not None
+    heard: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(CorruptError) as error:
+            wait_for_lock(path, 30, 'the thing')
+        heard.append(str(error.value))
+
+    threads = [threading.Thread(target=wait) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while sum('lock-waiter' in thread.name for thread in threading.enumerate()) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    holder.fail(CorruptError('oci://bucket/shard is bad'))
+    holder.release()
+    for thread in threads:
+        thread.join(10)
+    assert len(heard) == 5
+    assert all(message.startswith('oci://bucket/shard is bad (found by another') for message in heard)
+    # Who comes later finds out anew.
+    wait_for_lock(path, 1, 'the thing').release()
+
+
+def test_what_a_killed_holder_said_is_forgotten(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('CorruptError\nlong ago')
+    holder = try_lock(path)
+    assert holder is not None
+    waiting = threading.Thread(target=lambda: wait_for_lock(path, 10, 'the thing').release())
+    waiting.start()
+    time.sleep(0.1)
+    holder.release()
+    waiting.join(10)
+    assert not path.exists()
 
 
 def test_many_threads_exclude_each_other(path: Path) -> None:

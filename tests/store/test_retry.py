@@ -1,4 +1,5 @@
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -115,6 +116,14 @@ def test_a_store_that_never_answered_gets_less_patience() -> None:
     store.put('key', b'x')
     inner.faults = [Fault('head', times=1)]
     assert store.head('key').size == 1
+
+
+def test_a_pickled_store_remembers_that_it_was_answered() -> None:
+    store = RetryStore(FaultyStore(MemoryStore()), RetryPolicy(contact_s=0.0, first_wait_s=0.001))
+    store.put('key', b'x')
+    again = pickle.loads(pickle.dumps(store))
+    again.inner.add(Fault('put'))
+    again.put('key', b'x')
 
 
 def test_the_budget_is_shared_by_all_threads() -> None:

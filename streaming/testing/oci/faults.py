@@ -1,7 +1,8 @@
 """What the server can be told to do wrong, as rules: which requests, how often, how."""
 
+import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ['KINDS', 'Fault', 'Faults']
@@ -22,6 +23,7 @@ class Fault:
         method: The requests' method. Default: any.
         path: A regular expression that the decoded path must hold. Default: any.
         times: How many requests are hit. Default: 1; None: all.
+        chance: With what probability a request is hit; the same ones in every run. Default: 1.
         after: How many of them pass first. Default: 0.
         offset: See ``kind``. Default: None.
         status: Default: 503.
@@ -35,6 +37,7 @@ class Fault:
     method: str | None = None
     path: str = ''
     times: int | None = 1
+    chance: float = 1.0
     after: int = 0
     offset: int | None = None
     status: int = 503
@@ -42,11 +45,13 @@ class Fault:
     retry_after: float | None = None
     bytes_per_s: int = 1000
     seconds: float = 30.0
+    _draws: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f'kind must be one of {", ".join(KINDS)}, got {self.kind!r}')
         re.compile(self.path)
+        self._draws = random.Random(0)
 
     def hits(self, method: str, path: str) -> bool:
         """Whether a request is hit. Counts it."""
@@ -54,6 +59,8 @@ class Fault:
             return False
         if self.after:
             self.after -= 1
+            return False
+        if self.chance < 1 and self._draws.random() >= self.chance:
             return False
         if self.times is not None:
             self.times -= 1

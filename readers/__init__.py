@@ -1,10 +1,14 @@
 """Raw shards -> samples, a file a format."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming.format.index import ShardInfo
+
+if TYPE_CHECKING:
+    from streaming.readers.gather import Mapped
 
 __all__ = ['Reader', 'open_shard']
 
@@ -23,6 +27,9 @@ class Reader(Protocol):
     @property
     def read(self) -> Callable[[int], dict[str, Any]]:
         """Decodes a sample as brackets do, by a number that is known to be one of the shard's."""
+
+    def mapped(self, leases: ExitStack) -> 'Mapped | None':
+        """What whole columns can be gathered from, until ``leases`` is closed; None where samples have to be read one by one."""
 
     def __len__(self) -> int:
         """How many samples it has."""

@@ -6,29 +6,24 @@ else an index says reach it as values. What is odd about a sample is left to a g
 """
 
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from mmap import mmap
 from typing import Any
 
 from streaming.format.arrays import Array
 from streaming.format.columns import Bool, Encoding, Raw, Scalar, Str
-from streaming.readers.windows import Windows
+from streaming.readers.windows import LONG_TEXT, Windows
 
 __all__ = ['compile_reader']
 
 Read = Callable[[int], dict[str, Any]]
-
-# Longer text is decoded from the map, which costs more to begin and saves a copy.
-_LONG_TEXT = 1 << 14
 
 
 def compile_reader(
     names: Sequence[str],
     encodings: Sequence[Encoding],
     wanted: Sequence[bool],
-    data: memoryview,
+    windows: Windows,
     offsets: Sequence[int],
     explain: Read,
 ) -> Read:
@@ -38,17 +33,13 @@ def compile_reader(
         names: Of the columns.
         encodings: Of the columns.
         wanted: Which columns to decode.
-        data: The shard: a view of a whole map, or of bytes. Of anything else, ``explain`` has to read.
+        windows: The shard.
         offsets: Where in it each sample begins, and the end of the last.
         explain: Reads a sample, or raises what is wrong with it. Asked where this function finds something wrong.
     """
-    whole = data.obj
-    if sys.byteorder != 'little' or not isinstance(whole, (bytes, mmap)) or len(whole) != len(data):
-        return explain
     bind, head = _compile(tuple(encodings), tuple(wanted))
-    windows = Windows(data, whole)
     helpers = [_helper(encoding, windows) if needed else None for encoding, needed in zip(encodings, wanted, strict=True)]
-    read: Read = bind(tuple(names), helpers, head.unpack_from, whole, data, offsets, explain)
+    read: Read = bind(tuple(names), helpers, head.unpack_from, windows.data, windows.view, offsets, explain)
     return read
 
 
@@ -142,7 +133,7 @@ def _write_value(number: int, encoding: Encoding, start: str, end: str) -> str:
     if kind is Raw:
         return f'data[{start}:{end}]'
     if kind is Str:
-        return f"(data[{start}:{end}].decode() if size{number} < {_LONG_TEXT} else str(view[{start}:{end}], 'utf-8'))"
+        return f"(data[{start}:{end}].decode() if size{number} < {LONG_TEXT} else str(view[{start}:{end}], 'utf-8'))"
     if isinstance(encoding, Array) and kind is Array:
         return f'h{number}[{start}].copy()' if _is_regular(encoding) else f'h{number}({start}, {end})'
     return f'h{number}(view[{start}:{end}])'

@@ -2,8 +2,11 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from streaming.errors import FormatError
 from streaming.format.columns import get_encoding
@@ -11,7 +14,9 @@ from streaming.format.index import ShardInfo
 from streaming.format.mds import read_offsets
 from streaming.readers.compiled import compile_reader
 from streaming.readers.decoding import sample_decoder
+from streaming.readers.gather import Mapped, Schema
 from streaming.readers.raw import map_raw
+from streaming.readers.windows import Windows
 
 __all__ = ['MDSReader']
 
@@ -58,12 +63,28 @@ class MDSReader:
     ) -> None:
         decode = sample_decoder(shard, path, columns=columns, allow_unsafe_types=allow_unsafe_types)
         self._data, self._path, self._samples = data, path, shard.samples
-        self.read = _make_read(shard, columns, data, decode, path)
+        checked = read_offsets(data, shard.samples, path)
+        # Items of a cast memoryview are Python ints, which NumPy's would have to become.
+        little = sys.byteorder == 'little'
+        offsets: Any = data[4 : 8 + 4 * shard.samples].cast('I') if little else checked.tolist()
+        self.read = _explainer(decode, data, offsets, path)
+        self._mapped: Mapped | None = None
+        windows = Windows.of(data)
+        if windows is not None:
+            encodings = tuple(get_encoding(name) for name in shard.column_encodings)
+            wanted = tuple(columns is None or name in columns for name in shard.column_names)
+            schema = shard.column_names, encodings, wanted
+            self.read = compile_reader(*schema, windows, offsets, self.read)
+            self._mapped = Mapped(Schema.of(*schema), windows, np.lib.stride_tricks.sliding_window_view(checked, 2))
 
     @property
     def data(self) -> memoryview:
         """The raw shard."""
         return self._data
+
+    def mapped(self, leases: ExitStack) -> Mapped | None:
+        """What whole columns can be gathered from; None where samples have to be read one by one."""
+        return self._mapped
 
     def __len__(self) -> int:
         return self._samples
@@ -81,17 +102,10 @@ class MDSReader:
 
 
 # Not a method: a function that held its reader, which holds it, would keep the map until the garbage collector comes.
-def _make_read(
-    shard: ShardInfo,
-    columns: Sequence[str] | None,
-    data: memoryview,
-    decode: Callable[[memoryview], dict[str, Any]],
-    path: str,
+def _explainer(
+    decode: Callable[[memoryview], dict[str, Any]], data: memoryview, offsets: Sequence[int], path: str
 ) -> Callable[[int], dict[str, Any]]:
-    checked = read_offsets(data, shard.samples, path)
-    little = sys.byteorder == 'little'
-    # Items of a cast memoryview are Python ints, which NumPy's would have to become.
-    offsets: Any = data[4 : 8 + 4 * shard.samples].cast('I') if little else checked.tolist()
+    """A function that reads a sample, or raises what is wrong with it."""
 
     def explain(number: int) -> dict[str, Any]:
         try:
@@ -99,6 +113,4 @@ def _make_read(
         except FormatError as error:
             raise type(error)(f'{path}, sample {number}: {error}') from error
 
-    wanted = [columns is None or name in columns for name in shard.column_names]
-    encodings = [get_encoding(name) for name in shard.column_encodings]
-    return compile_reader(shard.column_names, encodings, wanted, data, offsets, explain)
+    return explain

@@ -6,6 +6,7 @@ they do on the file. Whether reading by range pays is not decided here.
 
 import mmap
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,9 @@ class RangedReader:
 
     def __len__(self) -> int:
         return self._shard.samples
+
+    def mapped(self, leases: ExitStack) -> None:
+        """None: samples have to be read one by one."""
 
     @property
     def read(self) -> Callable[[int], dict[str, Any]]:

@@ -2,18 +2,23 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streaming.format.index import ShardTable
+from streaming.readers.gather import Column, gather
 from streaming.readers.pool import ReaderPool
 
 __all__ = ['SampleReader']
 
 # Shards that are kept open beside the pool's, while samples of them are read one after the other.
 _TOGETHER = 128
+
+# Samples a shard that pay for looking at a shard's columns at once.
+_FEW = 4
 
 
 class SampleReader:
@@ -40,6 +45,33 @@ class SampleReader:
         for first in range(0, len(sample_ids), _TOGETHER):
             part = slice(first, first + _TOGETHER)
             yield from self._read_some(shards[part].tolist(), numbers[part].tolist())
+
+    def columns(self, sample_ids: NDArray[np.int64]) -> dict[str, Column] | None:
+        """The columns of samples in the order of their ids (N,), which must be of the dataset.
+
+        Returns:
+            By name, in the order of a sample's: numbers (N,), arrays of one dtype and shape (N, ...), or a list of values. None
+            where the samples have to be read one by one: where one is broken, where they lie in so many shards that it is faster,
+            or where these have not the same columns.
+        """
+        shards, numbers = self._table.find(sample_ids)
+        places = None
+        if (shards == shards[0]).all():
+            found, parts = shards[:1], [numbers]
+        else:
+            places = np.argsort(shards, kind='stable')
+            found, firsts = np.unique(shards[places], return_index=True)
+            if len(found) * _FEW > len(shards):
+                return None
+            parts = np.split(numbers[places], firsts[1:])
+        with ExitStack() as leases:
+            whole = []
+            for shard in found.tolist():
+                mapped = self._get(shard).mapped(leases)
+                if mapped is None:
+                    return None
+                whole.append(mapped)
+            return gather(whole, parts, places)
 
     def _read_some(self, shards: list[int], numbers: list[int]) -> Iterator[dict[str, Any]]:
         reads = {shard: self._get(shard).read for shard in dict.fromkeys(shards)}

@@ -1,6 +1,7 @@
 """Reading shards of text: a line a sample, offsets in a file of their own."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class TextReader:
 
     def __len__(self) -> int:
         return self._samples
+
+    def mapped(self, leases: ExitStack) -> None:
+        """None: samples have to be read one by one."""
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Decode sample ``number``, from 0.

@@ -5,6 +5,7 @@ one step of NumPy's indexing away, without a view being made of each, and NumPy 
 """
 
 import math
+import sys
 from collections.abc import Callable
 from mmap import mmap
 from typing import Any
@@ -14,7 +15,13 @@ from numpy.typing import NDArray
 
 from streaming.format.arrays import Array
 
-__all__ = ['Windows']
+__all__ = ['LONG_TEXT', 'Windows']
+
+# Longer text is decoded from the map, which costs more to begin and saves a copy.
+LONG_TEXT = 1 << 14
+
+# Kinds of windows that are kept.
+_MOST_KEPT = 64
 
 
 class Windows:
@@ -26,31 +33,60 @@ class Windows:
     """
 
     def __init__(self, view: memoryview, data: bytes | mmap) -> None:
-        self._view = view
-        self._data = data
-        self._numbers: dict[np.dtype[Any], NDArray[Any]] = {}
+        self.view = view
+        self.data = data
+        self._kept: dict[tuple[np.dtype[Any], tuple[int, ...], int], NDArray[Any]] = {}
+
+    @classmethod
+    def of(cls, view: memoryview) -> 'Windows | None':
+        """The windows of a view of bytes or of a map, if it is of the whole; None also where numbers lie the other way round."""
+        data = view.obj
+        if sys.byteorder != 'little' or not isinstance(data, (bytes, mmap)) or len(data) != len(view):
+            return None
+        return cls(view, data)
 
     def numbers(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Numbers by the byte at which they begin, which needs no alignment."""
-        if dtype not in self._numbers:
-            self._numbers[dtype] = self.arrays(dtype, ())
-        return self._numbers[dtype]
+        return self.arrays(dtype, ())
 
     def arrays(self, dtype: np.dtype[Any], shape: tuple[int, ...], skip: int = 0) -> NDArray[Any]:
-        """Arrays in C order, which have at least one value, by the byte ``skip`` bytes before the one at which they begin."""
-        starts = len(self._view) - skip - dtype.itemsize * math.prod(shape) + 1
+        """Arrays in C order by the byte ``skip`` bytes before the one at which they begin."""
+        found = self._kept.get((dtype, shape, skip))
+        if found is None:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept = {}
+            found = self._kept[dtype, shape, skip] = self._make(dtype, shape, skip)
+        return found
+
+    def _make(self, dtype: np.dtype[Any], shape: tuple[int, ...], skip: int) -> NDArray[Any]:
+        size = dtype.itemsize * math.prod(shape)
+        starts = len(self.view) - skip - size + 1
         if starts <= 0:
             return np.empty((0, *shape), dtype)
+        if not size:
+            return np.empty((starts, *shape), dtype)
         strides = [1, *(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))]
-        views: NDArray[Any] = np.ndarray((starts, *shape), dtype, self._view, skip, strides)
+        views: NDArray[Any] = np.ndarray((starts, *shape), dtype, self.view, skip, strides)
         return views
+
+    def read_bytes(self, start: int, end: int) -> bytes:
+        """A copy of the bytes between two places."""
+        return self.data[start:end]
+
+    def read_text(self, start: int, end: int) -> str:
+        """The text between two places.
+
+        Raises:
+            ValueError: it is no UTF-8.
+        """
+        return self.data[start:end].decode() if end - start < LONG_TEXT else str(self.view[start:end], 'utf-8')
 
     def array_reader(self, encoding: Array) -> Callable[[int, int], NDArray[Any]]:
         """A function that decodes the array between two bytes, as the encoding does, and raises what it raises.
 
         Arrays mostly have the same head, byte for byte, as the one before. Then nothing is left to be looked at.
         """
-        view, data = self._view, self._data
+        view, data = self.view, self.data
         # One tuple, as other threads may look at it: its head, the bytes of that, all bytes, and arrays like it.
         like: tuple[bytes, int, int, NDArray[Any]] = (b'', 0, -1, np.empty(0))
         missed = b''
@@ -67,7 +103,7 @@ class Windows:
             dtype, shape, length = encoding.read_head(value)
             head = bytes(value[:length])
             # Not at the first of a kind: where every array is of another shape, it would not be the last either.
-            if head == missed and shape and 0 not in shape:
+            if head == missed and shape:
                 like = head, length, len(value), self.arrays(dtype, shape, length)
             missed = head
             return encoding.decode(value)

@@ -2,9 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from streaming.indexing import resolve
 from streaming.order.plan import OrderConfig, Plan, StreamSamples, Subset
 from streaming.order.state import parse_state
 from streaming.progress import Begun, Progress
+from streaming.readers.gather import Column
 from streaming.shards import DatasetShards
 from streaming.stream import Stream, make_streams
 from streaming.units import bytes_to_int, number_abbrev_to_int
@@ -27,6 +28,17 @@ from streaming.world import World
 __all__ = ['StreamingDataset']
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeBatches:
+    """How whole batches are made.
+
+    Args:
+        drop_last: Whether to leave out a last batch that is smaller.
+    """
+
+    drop_last: bool
 
 
 class StreamingDataset(IterableDataset[dict[str, Any]]):
@@ -147,6 +159,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         self._shards_open: DatasetShards | None = None
         self._progress = Progress()
         self._pool: int | None = None
+        self._whole: WholeBatches | None = None
         self._round: tuple[str, int] = ('', -1)
         shards = self._shards  # opened here, so that whatever is wrong with a stream is said in the training process
         if not shards.table.num_samples:
@@ -215,9 +228,28 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         if get_worker_info() is not None:
             leave_no_sockets()
         begun = self._progress.begin(self._iteration_key())
-        return self._walk(self._plan(begun), begun)
+        plan = self._plan(begun)
+        return self._walk(plan, begun) if self._whole is None else self._walk_whole(plan, begun, self._whole.drop_last)
 
     def _walk(self, plan: Plan, begun: Begun) -> Iterator[Any]:
+        with closing(self._arriving(plan, begun)) as batches:
+            for ids, is_real in batches:
+                yield from self._samples(ids) if is_real is None else self._marked(ids, is_real)
+
+    def _walk_whole(self, plan: Plan, begun: Begun, drop_last: bool) -> Iterator[list[Any] | dict[str, Column]]:
+        """Batches as columns; as lists of samples where they cannot be had so."""
+        with closing(self._arriving(plan, begun)) as batches:
+            for ids, is_real in batches:
+                if drop_last and len(ids) < (self.batch_size or 1):
+                    return
+                columns = self._shards.columns(ids)
+                if columns is None:
+                    yield list(self._samples(ids) if is_real is None else self._marked(ids, is_real))
+                else:
+                    yield columns if is_real is None else {**columns, 'is_padding': ~is_real}
+
+    def _arriving(self, plan: Plan, begun: Begun) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None], None, None]:
+        """The samples of each of this worker's batches, once they can be read, and with a masked tail which are not padding."""
         shards, worker = self._shards, plan.world.worker
         batches = plan.batches_of(worker)
         arrivals = self._arrivals(plan, begun) if shards.is_remote and batches else None
@@ -226,10 +258,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 ids = plan.batch(worker, index)
                 if arrivals is not None:
                     arrivals.prepare(index, ids)
-                if self._config.tail == 'mask':
-                    yield from self._marked(ids, plan.mask(worker, index))
-                else:
-                    yield from self._samples(ids)
+                yield ids, plan.mask(worker, index) if self._config.tail == 'mask' else None
         finally:
             if arrivals is not None:
                 arrivals.close()
@@ -318,13 +347,19 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         return self._progress
 
     @contextmanager
-    def in_pool(self, pool: int) -> Iterator[None]:
-        """Within the block, whoever inherits the dataset or iterates it belongs to the pool of workers with this number."""
-        before, self._pool = self._pool, pool
+    def in_pool(self, pool: int, whole: WholeBatches | None = None) -> Iterator[None]:
+        """Within the block, whoever inherits the dataset or iterates it belongs to the pool of workers with this number.
+
+        Args:
+            pool: The number.
+            whole: How to iterate over whole batches: lists of samples, or dicts of columns. Default: None, over samples.
+        """
+        before = self._pool, self._whole
+        self._pool, self._whole = pool, whole
         try:
             yield
         finally:
-            self._pool = before
+            self._pool, self._whole = before
 
     @staticmethod
     def iteration_key(pool: int, count: int) -> str:

@@ -1,15 +1,20 @@
 """StreamingDataLoader: torch's DataLoader that counts what it delivered, so that a run can go on at the next sample."""
 
+import logging
 from collections.abc import Iterator, Mapping
+from inspect import signature
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from streaming.dataset import StreamingDataset
+from streaming.batches import collate, why_not_whole
+from streaming.dataset import StreamingDataset, WholeBatches
 from streaming.errors import ArgumentError
 from streaming.progress import Begun
 
 __all__ = ['StreamingDataLoader']
+
+logger = logging.getLogger(__name__)
 
 
 class StreamingDataLoader(DataLoader[Any]):
@@ -17,12 +22,18 @@ class StreamingDataLoader(DataLoader[Any]):
 
     Takes what `torch.utils.data.DataLoader` takes. With a dataset that is no `StreamingDataset` it is that, and has no state.
 
+    Batches that torch's default_collate would make of the samples of a dataset without code of its own (a ``__getitem__`` or
+    ``__iter__`` of a subclass) are read whole, without making the samples. They are the same batches. Where that is not done,
+    the log says why at DEBUG.
+
     Raises:
         ArgumentError: ``batch_size`` is not the dataset's.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._arguments = signature(DataLoader.__init__).bind(self, *args, **kwargs).arguments
+        self._source: DataLoader[Any] | None = None
         self._pool: int | None = None
         self._round = 0
         self._begun: Begun | None = None
@@ -45,10 +56,22 @@ class StreamingDataLoader(DataLoader[Any]):
             self._round += 1
         # Begun here, not in the first worker to come: the state is right from the start.
         begun = dataset.progress.begin(dataset.iteration_key(self._pool, self._round))
-        with dataset.in_pool(self._pool):
-            batches = super().__iter__()
+        if self._source is None:
+            self._source = self._make_source(dataset)
+        whole = None if self._source is self else WholeBatches(self.drop_last)
+        with dataset.in_pool(self._pool, whole):
+            batches = iter(self._source) if whole else super().__iter__()
         self._begun, self._delivered = begun, 0
         return self._deliver(batches, begun)
+
+    def _make_source(self, dataset: StreamingDataset) -> DataLoader[Any]:
+        """What makes the batches: a loader that takes them whole from the dataset, else this one, which collates samples."""
+        why = why_not_whole(dataset, self.batch_size, self.collate_fn)
+        if why is not None:
+            logger.debug('batches are made of samples, one by one, as %s', why)
+            return self
+        arguments = {name: value for name, value in self._arguments.items() if name not in ('self', 'drop_last')}
+        return DataLoader(**{**arguments, 'batch_size': None, 'collate_fn': collate})
 
     def _deliver(self, batches: Iterator[Any], begun: Begun) -> Iterator[Any]:
         for batch in batches:

@@ -45,6 +45,7 @@ class DatasetShards:
         num_samples: Samples of all streams.
         read: See `SampleReader.read`. It brings a shard that is not here.
         read_many: See `SampleReader.read_many`; likewise.
+        columns: See `SampleReader.columns`; likewise.
 
     Raises:
         ArgumentError: no shard fits into the limit.
@@ -71,7 +72,8 @@ class DatasetShards:
         self.room.check()
         self._readers = ReaderPool(self._open, _OPEN_SHARDS)
         samples = SampleReader(self.table, self._readers)
-        self.num_samples, self.read, self.read_many = self.table.num_samples, samples.read, samples.read_many
+        self.num_samples = self.table.num_samples
+        self.read, self.read_many, self.columns = samples.read, samples.read_many, samples.columns
         _open.add(self)
 
     @property

@@ -1,13 +1,14 @@
 """Reading a shard that may be evicted between two reads: each read takes a lease, and sees whether its map is still good."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from streaming.cache.book import Book
 from streaming.cache.ledger import Ledger, release
 from streaming.cache.shards import ShardCache
 from streaming.readers import Reader
+from streaming.readers.gather import Mapped
 
 __all__ = ['LeasedReader']
 
@@ -74,8 +75,20 @@ class LeasedReader:
         finally:
             release(book, self._shard, self._ledger.folder)
 
-    def _take(self) -> tuple[Reader, Book]:
-        """The reader, and the book in which the caller now has a lease that he must give back."""
+    def mapped(self, leases: ExitStack) -> Mapped | None:
+        """What whole columns can be gathered from, until ``leases`` is closed; None where samples have to be read one by one.
+
+        Does not wait: whoever gathers from several shards and waited for one would hold the room of the others.
+        """
+        taken = self._try_take()
+        if taken is None:
+            return None
+        reader, book = taken
+        leases.callback(release, book, self._shard, self._ledger.folder)
+        return reader.mapped(leases)
+
+    def _try_take(self) -> tuple[Reader, Book] | None:
+        """What `_take` gives, if that is to be had at once."""
         opened = self._opened
         if opened is not None:
             reader, book, turn = opened
@@ -84,6 +97,13 @@ class LeasedReader:
                     book.touch(self._shard)
                     return reader, book
                 release(book, self._shard, self._ledger.folder)
+        return None
+
+    def _take(self) -> tuple[Reader, Book]:
+        """The reader, and the book in which the caller now has a lease that he must give back."""
+        taken = self._try_take()
+        if taken is not None:
+            return taken
         lease = self._cache.hold(self._shard)
         try:
             reader, book = self._open_shard(), lease.taken_over()

@@ -137,7 +137,7 @@ class Bool(Encoding):
         return bool(data[0])
 
 
-class _BFloat16(Encoding):
+class BFloat16(Encoding):
     """The upper half of a float32, rounded to even; decodes to float32. mosaicml-streaming has no such encoding."""
 
     name = 'bfloat16'
@@ -243,7 +243,7 @@ _registry: dict[str, Encoding] = {
         _Json(),
         _Pickle(),
         Bool(),
-        _BFloat16(),
+        BFloat16(),
     )
 }
 

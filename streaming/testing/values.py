@@ -50,5 +50,9 @@ def assert_same(found: Any, expected: Any) -> None:
     elif isinstance(expected, np.ndarray):
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
+    elif hasattr(expected, 'numpy'):  # a tensor of torch
+        assert found.dtype == expected.dtype
+        assert found.shape == expected.shape
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
     else:
         assert found == expected

@@ -1,0 +1,189 @@
+"""Whole columns of many samples of MDS shards: numbers and arrays by a step of NumPy for each shard, the rest in one pass.
+
+Nothing here says what is wrong with a sample: where one is not as it should be, there are no columns, and whoever reads the
+samples one by one is told.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.format.arrays import Array
+from streaming.format.columns import BFloat16, Bool, Encoding, Raw, Scalar, Str, from_bfloat16
+from streaming.readers.windows import Windows
+
+__all__ = ['Column', 'Mapped', 'Schema', 'gather']
+
+# The values of a column: numbers (samples,) or arrays of one dtype and shape (samples, ...); else a list.
+Column = NDArray[Any] | list[Any]
+
+Int64Array = NDArray[np.int64]
+
+_BYTE = np.dtype('u1')
+_HALF = np.dtype('<u2')
+_SIZE = np.dtype('<u4')
+_failures = (ValueError, OverflowError, LookupError)
+
+
+class Schema:
+    """How the columns of a shard are gathered. Two of the same columns are the same object.
+
+    Args:
+        names: Of the columns.
+        encodings: Of the columns.
+        wanted: Which columns to decode.
+    """
+
+    def __init__(self, names: Sequence[str], encodings: Sequence[Encoding], wanted: Sequence[bool]) -> None:
+        takes = [_taker(encoding) if need else None for encoding, need in zip(encodings, wanted, strict=True)]
+        self.columns = list(zip(names, (encoding.size for encoding in encodings), takes, strict=True))
+        self.variable = sum(encoding.size is None for encoding in encodings)
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def of(names: tuple[str, ...], encodings: tuple[Encoding, ...], wanted: tuple[bool, ...]) -> 'Schema':
+        """The schema of some columns."""
+        return Schema(names, encodings, wanted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapped:
+    """A shard whose columns can be gathered.
+
+    Args:
+        schema: Its columns.
+        windows: Its bytes.
+        bounds: Where in them each sample begins and ends, uint32 (samples, 2).
+    """
+
+    schema: Schema
+    windows: Windows
+    bounds: NDArray[np.uint32]
+
+
+def gather(shards: Sequence[Mapped], numbers: Sequence[Int64Array], places: Int64Array | None) -> dict[str, Column] | None:
+    """The columns of some samples (N,), by name.
+
+    Args:
+        shards: The shards that hold them.
+        numbers: Which samples of each shard.
+        places: Where in the batch these samples stand, shard after shard, (N,). None: in this order.
+
+    Returns:
+        The columns, or None where a sample is not what the format says, or the shards have not the same columns.
+    """
+    schema = shards[0].schema
+    if any(shard.schema is not schema for shard in shards):
+        return None
+    batch = _Batch([shard.windows for shard in shards], [len(some) for some in numbers], places)
+    bounds = [shard.bounds[some] for shard, some in zip(shards, numbers, strict=True)]
+    starts, ends = (bounds[0] if len(bounds) == 1 else np.concatenate(bounds)).T.astype(np.int64)
+    try:
+        sizes = iter(batch.take(lambda windows: windows.arrays(_SIZE, (schema.variable,)), starts).T.astype(np.int64))
+        found = []
+        begin = starts + 4 * schema.variable
+        for name, size, take in schema.columns:
+            end = begin + (next(sizes) if size is None else size)
+            if take is not None:
+                found.append((name, take, begin, end))
+            begin = end
+        if (begin != ends).any():
+            return None
+        return {name: take(batch, begin, end) for name, take, begin, end in found}
+    except _failures:
+        return None
+
+
+class _Batch:
+    """The bytes of a batch's samples, shard after shard, and where in the batch each stands."""
+
+    def __init__(self, windows: list[Windows], counts: list[int], places: Int64Array | None) -> None:
+        ends = np.cumsum(counts).tolist()
+        self._parts = [(one, slice(end - count, end)) for one, end, count in zip(windows, ends, counts, strict=True)]
+        self._places = places
+
+    @property
+    def first(self) -> Windows:
+        """The shard that holds the first sample."""
+        return self._parts[0][0]
+
+    def take(self, windows_of: Callable[[Windows], NDArray[Any]], begin: Int64Array, *, ordered: bool = False) -> NDArray[Any]:
+        """Values by where they begin; in the order of ``begin``, or in that of the batch."""
+        if len(self._parts) == 1:
+            return windows_of(self.first)[begin]
+        first = windows_of(self.first)
+        found = np.empty((len(begin), *first.shape[1:]), first.dtype)
+        for windows, part in self._parts:
+            found[self._places[part] if ordered and self._places is not None else part] = windows_of(windows)[begin[part]]
+        return found
+
+    def read(self, reader_of: Callable[[Windows], Callable[[int, int], Any]], begin: Int64Array, end: Int64Array) -> list[Any]:
+        """Values by where they begin and end, in the order of the batch."""
+        found: list[Any] = []
+        for windows, part in self._parts:
+            read = reader_of(windows)
+            found += map(read, begin[part].tolist(), end[part].tolist())
+        if self._places is None or len(self._parts) == 1:
+            return found
+        in_order = [None] * len(found)
+        for place, value in zip(self._places.tolist(), found, strict=True):
+            in_order[place] = value
+        return in_order
+
+
+# From where values begin and end to the values. Raises one of the failures if they are not what they should be.
+_Take = Callable[[_Batch, Int64Array, Int64Array], Column]
+
+
+def _taker(encoding: Encoding) -> _Take:
+    kind = type(encoding)
+    if isinstance(encoding, Scalar) and kind is Scalar:
+        return partial(_numbers, encoding.dtype)
+    if isinstance(encoding, Array) and kind is Array:
+        return partial(_arrays, encoding)
+    plain: dict[type, _Take] = {Bool: _bools, BFloat16: _bfloats, Raw: _bytes, Str: _texts}
+    return plain.get(kind) or partial(_others, encoding)
+
+
+def _numbers(dtype: np.dtype[Any], batch: _Batch, begin: Int64Array, end: Int64Array) -> NDArray[Any]:
+    return batch.take(lambda windows: windows.numbers(dtype), begin, ordered=True)
+
+
+def _bools(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    found = _numbers(_BYTE, batch, begin, end)
+    if found.max(initial=0) > 1:
+        raise ValueError('neither 0 nor 1')
+    return found.view(np.bool_)
+
+
+def _bfloats(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    return from_bfloat16(_numbers(_HALF, batch, begin, end))
+
+
+def _bytes(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    return batch.read(lambda windows: windows.read_bytes, begin, end)
+
+
+def _texts(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    return batch.read(lambda windows: windows.read_text, begin, end)
+
+
+def _others(encoding: Encoding, batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    return batch.read(lambda windows: lambda start, stop: encoding.decode(windows.view[start:stop]), begin, end)
+
+
+def _arrays(encoding: Array, batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    start, stop = int(begin[0]), int(end[0])
+    dtype, shape, head = encoding.read_head(batch.first.view[start:stop])
+    # Of several shapes or dtypes, without values, or 0-dimensional: a number by itself is none of NumPy's arrays.
+    if not shape or 0 in shape or (end - begin != stop - start).any():
+        return batch.read(lambda windows: windows.array_reader(encoding), begin, end)
+    if head:
+        heads = batch.take(lambda windows: windows.arrays(_BYTE, (head,)), begin)
+        if (heads != heads[0]).any():
+            return batch.read(lambda windows: windows.array_reader(encoding), begin, end)
+    return batch.take(lambda windows: windows.arrays(dtype, shape, head), begin, ordered=True)

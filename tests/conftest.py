@@ -20,7 +20,7 @@ GRACE_S = 15.0
 SHM = Path('/dev/shm')
 
 # Threads that libraries start once, on first use, and keep for the process.
-KEPT_THREADS = ('pytest_timeout', 'execnet', 'tqdm', 'pydevd', 'asyncio_', 'Thread-MainEventLoop', 'fsspecIO')
+KEPT_THREADS = ('pytest_timeout', 'execnet', 'tqdm', 'pydevd', 'asyncio_', 'Thread-MainEventLoop', 'fsspecIO', 'Dask-Offload')
 
 
 def threads() -> set[Any]:

@@ -121,7 +121,7 @@ def _values(array: Any, encoding: str | None, wanted: Wanted) -> Sequence[Any]:
     if _is_file(kind) and encoding != 'json':
         return array.field('bytes').to_pylist()  # type: ignore[no-any-return]
     if array.null_count:
-        return array.to_pylist()  # type: ignore[no-any-return]
+        return _objects(array)
     if _is_string(kind):
         texts = _slices(array, kind)
         return texts if wanted.as_bytes and encoding == 'str' else [str(text, 'utf-8') for text in texts]
@@ -131,7 +131,12 @@ def _values(array: Any, encoding: str | None, wanted: Wanted) -> Sequence[Any]:
         return array.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
     if encoding is not None and encoding.startswith('ndarray') and not array.flatten().null_count:
         return _arrays(array, kind)
-    return array.to_pylist()  # type: ignore[no-any-return]
+    return _objects(array)
+
+
+def _objects(array: Any) -> list[Any]:
+    """The values as plain objects; maps as dictionaries, at any depth."""
+    return array.to_pylist(maps_as_pydicts='strict')  # type: ignore[no-any-return]
 
 
 def _slices(array: Any, kind: Any) -> list[bytes]:

@@ -1,0 +1,58 @@
+"""The same conversion on every engine: the same objects in the bucket, and errors as what they are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming.errors import AlreadyExistsError, ArgumentError, FormatError
+from streaming.writers.convert import convert
+from streaming.writers.convert.run import Engine
+from streaming.writers.engines import get_engine, get_engines
+from tests.cluster.conftest import objects
+
+CLUSTERS = {'ray': 'ray_cluster', 'dask': 'dask_client', 'spark': 'spark_session'}
+
+
+@pytest.fixture(scope='module', params=sorted(CLUSTERS))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine, on a cluster that runs already."""
+    request.getfixturevalue(CLUSTERS[request.param])
+    return get_engine(request.param)
+
+
+def test_every_engine_writes_what_one_process_writes(engine: Engine, lines: Path, bucket: str, tmp_path: Path) -> None:
+    options: Any = {'part_bytes': 6000, 'size_limit': 4000, 'compression': 'zstd', 'hashes': ['xxh64']}
+    wanted = convert(lines, tmp_path / 'wanted', workers=1, **options)
+    found = convert(lines, bucket, engine=engine, **options)
+    assert found.samples == wanted.samples == 1500 and found.parts == wanted.parts > 5
+    assert objects(bucket) == objects(str(tmp_path / 'wanted'))
+
+
+def test_a_shuffle(engine: Engine, lines: Path, bucket: str, tmp_path: Path) -> None:
+    options: Any = {'part_bytes': 20000, 'shuffle_seed': 7, 'function': lambda record: record if record['x'] % 3 else None}
+    convert(lines, tmp_path / 'wanted', workers=1, **options)
+    assert convert(lines, bucket, engine=engine, **options).samples == 1000
+    assert objects(bucket) == objects(str(tmp_path / 'wanted'))
+
+
+def test_an_error_is_what_it_was_and_the_rest_goes_on_later(engine: Engine, lines: Path, bucket: str, tmp_path: Path) -> None:
+    broken = tmp_path / 'lines'
+    broken.mkdir()
+    for path in lines.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    # Further on than columns are inferred from: it is a task that finds it.
+    good = (broken / '2.jsonl').read_text()
+    (broken / '2.jsonl').write_text(good.replace('"x": 2400,', '"x": 2400', 1))
+    options: Any = {'part_bytes': 6000, 'columns': {'x': 'int', 'text': 'str'}}
+    with pytest.raises(FormatError, match=r'2\.jsonl.*line 401'):
+        convert(broken, bucket, engine=engine, **options)
+    assert 'index.json' not in objects(bucket)
+    with pytest.raises(AlreadyExistsError, match='unfinished'):
+        convert(lines, bucket, engine=engine, **options)
+
+
+def test_engines_by_name() -> None:
+    assert get_engines() == sorted(CLUSTERS)
+    with pytest.raises(ArgumentError, match='there are dask, ray, spark'):
+        get_engine('slurm')

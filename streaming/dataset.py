@@ -225,9 +225,10 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             ArgumentError: the dataset has no batch_size.
         """
         self._require_batch_size()
-        if get_worker_info() is not None:
+        info = get_worker_info()
+        if info is not None:
             leave_no_sockets()
-        begun = self._progress.begin(self._iteration_key())
+        begun = self._progress.begin(self._iteration_key(), 0 if info is None else info.id)
         plan = self._plan(begun)
         return self._walk(plan, begun) if self._whole is None else self._walk_whole(plan, begun, self._whole.drop_last)
 

@@ -54,19 +54,25 @@ class Progress:
             record['pools'] += 1
             return int(record['pools'])
 
-    def begin(self, key: str | None) -> Begun:
+    def begin(self, key: str | None, worker: int | None = None) -> Begun:
         """Begin the next epoch, or learn of the one that another worker began under the same key.
 
         Args:
-            key: What the workers of one iteration have in common; None where there is only one.
+            key: What the workers of one iteration have in common; None where there is only one. A worker that comes a second time
+                with a key begins another iteration: keys made from seeds come again where a program seeds torch each epoch.
+            worker: The worker that asks; None for the rank itself, on behalf of all its workers.
         """
         with self._record.locked() as record:
             begun: dict[str, Any] = record['begun']
-            if key is not None and key in begun:
-                return Begun(**begun[key])
+            known = begun.get(key) if key is not None else None
+            came = [] if worker is None else [worker]
+            if known is not None and (worker is None or worker not in known['workers']):
+                known['workers'] += came
+                return Begun(**known['values'])
             values = {'epoch': record['next_epoch'], 'sample_in_epoch': record['resume'], 'order': record['order']}
             if key is not None:
-                begun[key] = values
+                begun.pop(key, None)
+                begun[key] = {'values': values, 'workers': came}
                 for old in list(begun)[:-_REMEMBERED]:
                     del begun[old]
             record.update(next_epoch=values['epoch'] + 1, resume=0, last=values)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset, World
@@ -174,6 +175,17 @@ def test_two_iterators_at_once_are_two_epochs(remote: str, tmp_path: Path) -> No
         pairs = [(first['id'].tolist(), second['id'].tolist()) for first, second in zip(one, two, strict=True)]
         assert [number for first, _ in pairs for number in first] == epochs[0]
         assert [number for _, second in pairs for number in second] == epochs[1]
+
+
+@pytest.mark.parametrize('loader_class', [DataLoader, StreamingDataLoader])
+def test_seeding_torch_before_each_epoch_repeats_none(remote: str, tmp_path: Path, loader_class: Any) -> None:
+    """The workers of every epoch then have the same seeds."""
+    reference = make(remote, tmp_path)
+    epochs = [ids(StreamingDataLoader(reference, batch_size=BATCH)) for _ in range(3)]
+    dataset = make(remote, tmp_path)
+    for expected in epochs:
+        torch.manual_seed(7)
+        assert ids(loader_class(dataset, batch_size=BATCH, num_workers=2)) == expected
 
 
 def test_no_thread_outlives_its_iterator(remote: str, tmp_path: Path) -> None:

@@ -1,22 +1,31 @@
-"""What stands between the samples of a batch and their shards being here: the walk ahead, and the first batches by range."""
+"""What stands between a batch and its shards being here: the walk ahead, the first batches by range, bad shards."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 
 from streaming.early import EarlyReads
+from streaming.errors import FormatError, NotFoundError
 from streaming.following import Following
 from streaming.format.index import Int64Array
 from streaming.order.plan import Plan
 from streaming.prefetch import Prefetcher, ShardUse
 from streaming.shards import DatasetShards
+from streaming.stand_in import StandIns
 
 __all__ = ['Arrivals']
+
+logger = logging.getLogger(__name__)
 
 # How much a worker fetches ahead of its reader where `predownload` does not say: about three seconds of a 100 MB/s link.
 _AHEAD_BYTES = 256 << 20
 
 # Of a cache with a limit, at most one part in so many lies ahead of a reader.
 _PART_AHEAD = 2
+
+# What is wrong with a shard, and not with the way to it: it is not there, or not what the index says. That a store cannot be
+# reached is no reason to go on with less data.
+_BAD = (NotFoundError, FormatError)
 
 # Shards fetched at a time by one worker. Each has a few requests in flight.
 _FETCH_THREADS = 4
@@ -32,10 +41,18 @@ class Arrivals:
         predownload: Of how many of its samples the shards may be fetched ahead. None: about 256 MiB of shards, within the limit
             of the cache.
         timeout_s: Seconds without a byte after which a wait is an error.
+        skip_bad: Let others stand in for the samples of bad shards. Default: False, a bad shard is an error.
     """
 
     def __init__(
-        self, shards: DatasetShards, plan: Plan, next_plan: Callable[[], Plan], predownload: int | None, timeout_s: float
+        self,
+        shards: DatasetShards,
+        plan: Plan,
+        next_plan: Callable[[], Plan],
+        predownload: int | None,
+        timeout_s: float,
+        *,
+        skip_bad: bool = False,
     ) -> None:
         self._shards = shards
         self._following = Following(shards, plan, next_plan) if shards.room.is_tight else None
@@ -51,10 +68,15 @@ class Arrivals:
             timeout_s=timeout_s,
         )
         processes = plan.world.num_workers * plan.world.ranks_per_node
-        self._early = EarlyReads(shards, prefetcher, processes, timeout_s)
+        # What is skipped must not depend on how much of a shard was read before it turned out to be bad.
+        self._early = None if skip_bad else EarlyReads(shards, prefetcher, processes, timeout_s)
+        self._stand_ins = StandIns(shards.table, shards.stream_of) if skip_bad else None
 
-    def prepare(self, index: int, sample_ids: Int64Array) -> None:
+    def prepare(self, index: int, sample_ids: Int64Array) -> Int64Array:
         """Return once the samples of the iterator's batch number ``index`` can be read.
+
+        Returns:
+            The samples to read: the same, but for those of bad shards, int64 (batch size,).
 
         Raises:
             DeadlineError: no byte came for ``timeout_s``.
@@ -63,18 +85,45 @@ class Arrivals:
         if self._following is not None:
             self._following.advance(index)
         self._prefetcher.advance(index)
-        read = self._early.read(sample_ids)
+        if self._stand_ins is not None:
+            return self._prepare_good(sample_ids, self._stand_ins)
+        read = set() if self._early is None else self._early.read(sample_ids)
         for shard in self._shards.first_uses(sample_ids):
             if shard not in read:
                 self._prefetcher.wait_for(shard)
-                self._early.give_way(shard)
+                if self._early is not None:
+                    self._early.give_way(shard)
+        return sample_ids
 
     def close(self) -> None:
         """Give up what is going on."""
         self._prefetcher.close()
-        self._early.close()
+        if self._early is not None:
+            self._early.close()
         if self._following is not None:
             self._following.close()
+
+    def _prepare_good(self, sample_ids: Int64Array, stand_ins: StandIns) -> Int64Array:
+        while True:
+            ids = stand_ins.replace(sample_ids)
+            for shard in self._shards.first_uses(ids):
+                try:
+                    self._prefetcher.wait_for(shard)
+                    self._shards.check_opens(shard)
+                except _BAD as error:
+                    if not stand_ins.add(shard):
+                        raise
+                    self._report(shard, error)
+                    break
+            else:
+                self._shards.count_replaced(sample_ids[ids != sample_ids])
+                return ids
+
+    def _report(self, shard: int, error: Exception) -> None:
+        samples = int(self._shards.table.samples[shard])
+        logger.warning(
+            '%s is bad, and others stand in for its %d samples in this epoch: %s', self._shards.describe(shard), samples, error
+        )
 
 
 def _uses(shards: DatasetShards, plan: Plan) -> Iterator[ShardUse]:

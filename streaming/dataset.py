@@ -79,6 +79,9 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             evaluation. Default: pad.
         subset: The samples that take part: their ids, a bool for each sample, or a ``.npy`` file of either, which is mapped and
             not copied. Indexing still gives any sample. Default: None, all.
+        on_bad_shard: What becomes of an epoch in which a shard is missing, or still wrong after ``download_retry``. ``'raise'``:
+            an error, in every process that needs the shard. ``'skip'``: a warning, and sample n of the next good shard of the
+            stream stands in for its sample n, so that all ranks keep their steps. Indexing raises. Default: raise.
         world: Where this process is in the job; ``World.from_mesh(mesh, 'dp')`` for data-parallel ranks that are not all ranks.
             Default: None, from torch.distributed or the launcher's environment.
 
@@ -119,10 +122,14 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         columns: Sequence[str] | None = None,
         tail: str = 'pad',
         subset: NDArray[Any] | Sequence[int] | str | Path | None = None,
+        on_bad_shard: str = 'raise',
         world: World | None = None,
     ) -> None:
+        if on_bad_shard not in ('raise', 'skip'):
+            raise ArgumentError(f"on_bad_shard must be 'raise' or 'skip', got {on_bad_shard!r}")
         if predownload is not None and predownload < 0:
             raise ArgumentError(f'predownload must not be negative, got {predownload}')
+        self.on_bad_shard = on_bad_shard
         self.predownload = predownload
         self.batch_size = batch_size
         self.replication = replication
@@ -258,7 +265,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             for index in range(batches):
                 ids = plan.batch(worker, index)
                 if arrivals is not None:
-                    arrivals.prepare(index, ids)
+                    ids = arrivals.prepare(index, ids)
                 yield ids, plan.mask(worker, index) if self._config.tail == 'mask' else None
         finally:
             if arrivals is not None:
@@ -282,7 +289,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             return self._plan(replace(begun, epoch=begun.epoch + 1, sample_in_epoch=0), world=plan.world)
 
         timeout_s = max(stream.download_timeout or 0 for stream in self.streams)
-        return Arrivals(self._shards, plan, next_plan, self.predownload, timeout_s)
+        skip_bad = self.on_bad_shard == 'skip'
+        return Arrivals(self._shards, plan, next_plan, self.predownload, timeout_s, skip_bad=skip_bad)
 
     # ---- epochs and state --------------------------------------------------------------------------------------------------
 

@@ -161,6 +161,29 @@ class DatasetShards:
         """Have `read` take the shard's samples from its file again, once it is asked for one."""
         self._readers.drop(shard, parts)
 
+    def check_opens(self, shard: int) -> None:
+        """Open a shard that is here.
+
+        Raises:
+            FormatError: it is not what the index says.
+        """
+        reader = self._readers.get(shard)
+        if isinstance(reader, LeasedReader):
+            with reader.borrowed():
+                pass
+
+    def stream_of(self, shard: int) -> tuple[int, int]:
+        """The first shard of a shard's stream, and the end of its last."""
+        return self.shards_of(int(np.searchsorted(self._first_shard, shard, side='right')) - 1)
+
+    def count_replaced(self, sample_ids: NDArray[np.int64]) -> None:
+        """Count samples for which others stood in, because their shards are bad."""
+        shards, counts = np.unique(self.table.find(sample_ids)[0], return_counts=True)
+        for shard, count in zip(shards.tolist(), counts.tolist(), strict=True):
+            stream, _ = self._find(shard)
+            if stream.cache is not None:
+                stream.cache.ledger.add(replaced_samples=count)
+
     def describe(self, shard: int) -> str:
         """The shard's name, for messages."""
         stream, number = self._find(shard)

@@ -52,6 +52,7 @@ class CacheCounters:
         evicted_shards: Shards that were deleted for it.
         refused_fetches: Shards that were not fetched ahead, because everything here is needed sooner.
         room_waits: How often a reader waited until others were done with what takes up the cache.
+        replaced_samples: Samples for which others stood in, because their shards are bad.
     """
 
     fetched_bytes: int = 0
@@ -62,6 +63,7 @@ class CacheCounters:
     evicted_shards: int = 0
     refused_fetches: int = 0
     room_waits: int = 0
+    replaced_samples: int = 0
 
 
 _left: list['Book'] = []

@@ -112,8 +112,8 @@ def batches(folder: str, workload: str, seconds: float, shuffle: bool = False) -
     elif workload == 'ints':
         dtype = np.dtype([('x', '<i8'), ('y', '<i8')])
     else:
-        return measure_batches(_collated(folder, workload), seconds, {})
-    return measure_batches(_gathered(folder, dtype, shuffle), seconds, {})
+        return measure_batches(_collated(folder, workload), seconds, 0, {})
+    return measure_batches(_gathered(folder, dtype, shuffle), seconds, 0, {})
 
 
 def _gathered(folder: str, dtype: np.dtype[Any], shuffle: bool) -> Iterator[dict[str, Any]]:
@@ -160,9 +160,6 @@ def codec(folder: str, cores: int, level: int = 3) -> dict[str, Any]:
     """Samples a second that zstd and xxh64 alone take of the raw shards in a folder, as many at a time as there are cores."""
     entries = json.loads((Path(folder) / 'index.json').read_bytes())['shards']
     shards = [(Path(folder) / entry['raw_data']['basename']).read_bytes() for entry in entries]
-    # Short work is cut finer, so that all cores have some.
-    piece = max(1 << 16, min(map(len, shards)) // cores)
-    pieces = [shard[at : at + piece] for shard in shards for at in range(0, len(shard), piece)]
 
     def pack(data: bytes) -> int:
         packed = zstandard.ZstdCompressor(level=level).compress(data)
@@ -172,6 +169,6 @@ def codec(folder: str, cores: int, level: int = 3) -> dict[str, Any]:
 
     begin = perf_counter()
     with ThreadPoolExecutor(cores) as threads:
-        packed = sum(threads.map(pack, pieces))
+        packed = sum(threads.map(pack, shards))
     elapsed = perf_counter() - begin
     return {'value': sum(entry['samples'] for entry in entries) / elapsed, 'packed_mb': round(packed / 1e6, 1)}

@@ -13,7 +13,7 @@ from harness.clock import calls_per_second, items_per_second
 from harness.workloads import WORKLOADS, samples
 from streaming import LocalDataset, MDSWriter, StreamingDataLoader, StreamingDataset
 
-__all__ = ['batches', 'iterate', 'iterate_local', 'random_access', 'start', 'write']
+__all__ = ['batches', 'iterate', 'iterate_local', 'loader', 'random_access', 'start', 'write']
 
 
 def write(
@@ -66,9 +66,15 @@ def batches(folder: str, workers: int, seconds: float, shuffle: bool = False) ->
     """Samples a second in default-collated batches of 64, from the first batch on."""
     dataset = StreamingDataset(local=folder, batch_size=BATCH, shuffle=shuffle)
     loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers)
-    measured = measure_batches(loader, seconds, {'version': streaming.__version__})
+    measured = measure_batches(loader, seconds, workers, {'version': streaming.__version__})
     _end(dataset)
     return measured
+
+
+def loader(folder: str, cache: str, workers: int) -> Any:
+    """A loader of shuffled batches through a cache, with workers that stay."""
+    dataset = StreamingDataset(remote=folder, local=cache, batch_size=BATCH, shuffle=True)
+    return StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers, persistent_workers=True)
 
 
 def start(folder: str, shuffle: bool, options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +14,7 @@ from contenders.collate import BATCH, measure_batches
 from harness.clock import items_per_second
 from harness.workloads import samples
 
-__all__ = ['batches', 'iterate', 'start', 'write']
+__all__ = ['batches', 'iterate', 'loader', 'start', 'write']
 
 # The extension of each column, which says how it is decoded.
 _EXTENSIONS = {
@@ -30,15 +30,14 @@ _EXTENSIONS = {
 }
 
 
-def write(folder: str, workload: str, count: int, compression: str | None = None, hashes: Iterable[str] = ()) -> dict[str, Any]:
+def write(folder: str, workload: str, count: int, size_limit: int = 1 << 26) -> dict[str, Any]:
     """Samples written a second, from making the writer to its end. It compresses with gzip alone and knows no hashes."""
     given = list(samples(workload, count))
     keys = {name: f'{name}.{_EXTENSIONS[name]}' for name in given[0]}
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    suffix = '.tar.gz' if compression else '.tar'
     begin = perf_counter()
-    with webdataset.ShardWriter(f'{folder}/%06d{suffix}', maxsize=1 << 26, verbose=0) as writer:
+    with webdataset.ShardWriter(f'{folder}/%06d.tar', maxsize=size_limit, verbose=0) as writer:
         for number, sample in enumerate(given):
             writer.write({'__key__': f'{number:010}', **{keys[name]: value for name, value in sample.items()}})
     return {'value': count / (perf_counter() - begin), 'version': webdataset.__version__}
@@ -46,7 +45,7 @@ def write(folder: str, workload: str, count: int, compression: str | None = None
 
 def _dataset(folder: str, shuffle: bool = False) -> Any:
     urls = sorted(glob.glob(f'{glob.escape(folder)}/*.tar'))
-    dataset = webdataset.WebDataset(urls, shardshuffle=len(urls) if shuffle else False)
+    dataset = webdataset.WebDataset(urls, shardshuffle=len(urls) if shuffle else False, nodesplitter=webdataset.split_by_node)
     if shuffle:
         dataset = dataset.shuffle(1000)
     return dataset.decode().map(_columns)
@@ -61,15 +60,20 @@ def iterate(folder: str, seconds: float) -> dict[str, Any]:
     return {'value': items_per_second(_dataset(folder), seconds), 'version': webdataset.__version__}
 
 
-def _loader(folder: str, workers: int, shuffle: bool) -> Any:
+def _loader(folder: str, workers: int, shuffle: bool, **options: Any) -> Any:
     collate: Callable[[list[Any]], Any] = default_collate
     dataset = _dataset(folder, shuffle).batched(BATCH, collation_fn=collate)
-    return webdataset.WebLoader(dataset, batch_size=None, num_workers=workers)
+    return webdataset.WebLoader(dataset, batch_size=None, num_workers=workers, **options)
 
 
 def batches(folder: str, workers: int, seconds: float, shuffle: bool = False) -> dict[str, Any]:
     """Samples a second in default-collated batches of 64, from the first batch on."""
-    return measure_batches(_loader(folder, workers, shuffle), seconds, {'version': webdataset.__version__})
+    return measure_batches(_loader(folder, workers, shuffle), seconds, workers, {'version': webdataset.__version__})
+
+
+def loader(folder: str, cache: str, workers: int) -> Any:
+    """A loader of shuffled batches, with workers that stay. A local folder is read in place."""
+    return _loader(folder, workers, shuffle=True, persistent_workers=True)
 
 
 def start(folder: str, shuffle: bool) -> dict[str, Any]:

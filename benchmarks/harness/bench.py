@@ -105,7 +105,7 @@ class Bench:
         more_is_better: bool | None = None,
         rounds: int | None = None,
         fresh: bool = False,
-        limit_s: float = 300,
+        limit_s: float = 120,
     ) -> dict[str, dict[str, Any]]:
         """Let the contenders take turns, each round another first; print a line of JSON for each and return them.
 

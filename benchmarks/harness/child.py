@@ -6,6 +6,7 @@ Runs under the contender's own Python, so it imports nothing but the standard li
 import importlib
 import json
 import os
+import resource
 import sys
 import traceback
 from typing import Any
@@ -31,12 +32,14 @@ def main() -> None:
     # Whatever a package prints goes to stderr; the pipe is for answers alone.
     replies = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
+    # Batches of workers come through open files, and the usual 1024 are too few for one of the contenders.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     for line in sys.stdin:
         try:
             reply = answer(json.loads(line))
         except Exception as error:
             traceback.print_exc()
-            reply = {'error': f'{type(error).__name__}: {error}'}
+            reply = {'error': f'{type(error).__name__}: {error}'.splitlines()[0]}
         replies.write(json.dumps(reply) + '\n')
 
 

@@ -79,7 +79,7 @@ WORKLOADS = {
         {'data': 'bytes', 'label': 'int'},
         128,
         lambda number, generator: {'data': generator.bytes(100_000), 'label': number},
-        {'tiny': 40, 'small': 1_500, 'full': 10_000},
+        {'tiny': 256, 'small': 1_500, 'full': 10_000},
         100_012,
     ),
     'tokens': Workload(

@@ -19,7 +19,7 @@ def test_there_are_benchmarks() -> None:
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_it_runs_for_ours_alone(script: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / script), '--size', 'tiny', '--only', 'ours', '--folder', str(tmp_path)]
+    command = [sys.executable, str(BENCHMARKS / script), '--size', 'tiny', '--only', 'ours', 'limit', '--folder', str(tmp_path)]
     environment = {**os.environ, 'BENCH': str(tmp_path / 'none')}
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -29,7 +29,7 @@ def test_it_runs_for_ours_alone(script: str, tmp_path: Path) -> None:
     assert results
     for result in results:
         assert 'error' not in result, f'{result}\n{done.stderr}'
-        assert result['contender'].split()[0] == 'ours'
+        assert result['contender'].split()[0] in ('ours', 'limit')
         assert result['value'] >= 0
         assert result['ours_over'] == 1 or result['contender'] != 'ours'
     assert not list(tmp_path.iterdir())

@@ -23,8 +23,8 @@ def main() -> None:
                     folder=folder,
                     cache=bench.folder / f'cache-{contender}',
                     epochs=epochs,
-                    ranks=2,
-                    workers=2,
+                    ranks=bench.by_size(1, 2, 2),
+                    workers=bench.by_size(1, 2, 2),
                 )
                 for contender, folder in folders.items()
             },

@@ -36,7 +36,7 @@ def write_datasets(bench: Bench, workload: str, count: int | None = None) -> dic
         if bench.has(contender):
             folders[contender] = bench.folder / f'{workload}-{contender}'
             if contender == 'webdataset':
-                # At a few thousand samples a second more are never read, and tar takes kilobytes for each. A shard for each worker.
+                # At a few thousand samples a second more are never read, and tar pads each to kilobytes. A shard for each worker.
                 count = min(count, _MOST_TAR)
                 arguments |= {'count': count, 'size_limit': count * WORKLOADS[workload].sample_bytes // 8}
             bench.prepare(contender, call(f'{MODULES[contender]}:write', folder=folders[contender], **arguments))

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 import streaming
 from streaming.cli.cat import cat
+from streaming.cli.convert import convert
 from streaming.cli.cp import cp
 from streaming.cli.inspect import inspect
 from streaming.cli.merge import merge
@@ -74,5 +75,5 @@ def _streaming(
     """Datasets in object storage: look at them, check them, copy them."""
 
 
-for command in (inspect, cat, verify, cp, merge):
+for command in (inspect, cat, verify, cp, merge, convert):
     app.command()(command)

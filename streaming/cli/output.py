@@ -33,14 +33,14 @@ def print_json(value: Any) -> None:
     typer.echo(msgspec.json.encode(value))
 
 
-def print_rows(rows: Sequence[tuple[str, ...]], *, head: tuple[str, ...] | None = None) -> None:
+def print_rows(rows: Sequence[tuple[str, ...]], *, head: tuple[str, ...] | None = None, stderr: bool = False) -> None:
     """Print rows of cells, in columns as wide as they have to be."""
     table = Table(*(head or [''] * len(rows[0])), box=None, show_header=head is not None, pad_edge=False)
     for column in table.columns:
         column.overflow = 'fold'
     for row in rows:
         table.add_row(*map(escape, row))
-    console().print(table)
+    console(stderr=stderr).print(table)
 
 
 class ByteBar:

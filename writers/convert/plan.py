@@ -1,7 +1,7 @@
 """From arguments to a job, and from a job to its parts: nothing is written here, and nothing depends on who is going to work."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -96,6 +96,7 @@ def prepare(
     """
     _check_choices(split, splits, on_error, shuffle_seed)
     opened = open_source(source, kind)
+    _check_names(opened.splits)
     if opened.splits and (split or splits):
         raise ArgumentError(f'{opened.url} has splits of its own ({", ".join(opened.splits)}); others cannot be given')
     found = _columns(opened, function, tokenizing, dict(columns or {}), select, on_error)
@@ -123,14 +124,23 @@ def _check_choices(split: str | None, splits: Mapping[str, float] | None, on_err
         raise ArgumentError(f"on_error must be 'raise' or 'reject', got {on_error!r}")
     if split and splits:
         raise ArgumentError(f'give split or splits, not both: {split!r} and {dict(splits)!r}')
-    for name in (*(splits or {}), *([split] if split else [])):
-        odd = any(part in ('', '.', '..') or part.startswith(('.', 'part-')) for part in name.split('/'))
-        if odd or '\\' in name or name.split('/')[0] == 'rejected':
-            raise ArgumentError(f'a split must name a sub-folder, got {name!r}')
+    _check_names([*(splits or {}), *([split] if split else [])])
     if splits and not all(share > 0 for share in splits.values()):
         raise ArgumentError(f'the shares of splits must be positive, got {dict(splits)!r}')
     if shuffle_seed is not None and shuffle_seed < 0:
         raise ArgumentError(f'shuffle_seed must not be negative, got {shuffle_seed}')
+
+
+def _check_names(splits: Iterable[str]) -> None:
+    """Refuse splits that are no sub-folders, or that mean something else in a URL or to a conversion.
+
+    Raises:
+        ArgumentError: one is.
+    """
+    for name in splits:
+        odd = any(part in ('', '.', '..') or part.startswith(('.', 'part-')) for part in name.split('/'))
+        if odd or name.split('/')[0] == 'rejected' or set(name) & set('\\?#%*'):
+            raise ArgumentError(f'a split must name a sub-folder, got {name!r}')
 
 
 def _part_bytes(source: Source) -> int:

@@ -5,9 +5,11 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
 
 from streaming.errors import ArgumentError, NotFoundError
 from streaming.store import open_store
@@ -77,7 +79,9 @@ class Files:
     @property
     def url(self) -> str:
         """What is read, for messages."""
-        return ', '.join(self.store(number).url for number in range(len(self.places))) or self._locations[0].partition('?')[0]
+        if self._found is not None and len(self._found) == 1:
+            return self.name(self._found[0].place, self._found[0].key)
+        return ', '.join(self.store(number).url for number in range(len(self.places)))
 
     def find(self) -> list[InputFile]:
         """All files, location after location, by key. Hidden ones (``.x``, ``_x``) count only where they are named.
@@ -168,9 +172,11 @@ class Files:
         is_glob = (_URL_MAGIC if '://' in plain else _MAGIC).search(plain) is not None and not os.path.lexists(plain)
         if is_glob:
             root, pattern = _split_glob(plain)
-            found = self._list(f'{root}{query}', _pattern(pattern))
+            # URLs are written with or without %20 and the like.
+            patterns = [_pattern(pattern), *([_pattern(unquote(pattern))] if '://' in plain else [])]
+            found = self._list(f'{root}{query}', patterns)
         else:
-            found = self._named(plain, query) or self._list(f'{plain}{query}', None)
+            found = self._named(plain, query) or self._list(f'{plain}{query}', [])
         if not found:
             what = 'no file matches' if is_glob else 'there is no file, and no folder with files, at'
             raise NotFoundError(f'{what} {plain}')
@@ -182,19 +188,19 @@ class Files:
         if not name or folder.endswith(':/'):
             return []
         place = self._place(f'{folder or "/"}{query}')
-        try:
-            info = self.store(place).head(name)
-        except NotFoundError:
-            self._forget(place)
-            return []
-        return [InputFile(place, name, info.size, info.etag)]
+        for key in dict.fromkeys([name, unquote(name)] if '://' in plain else [name]):
+            with suppress(NotFoundError):
+                info = self.store(place).head(key)
+                return [InputFile(place, key, info.size, info.etag)]
+        self._forget(place)
+        return []
 
-    def _list(self, root: str, pattern: 're.Pattern[str] | None') -> list[InputFile]:
+    def _list(self, root: str, patterns: 'Sequence[re.Pattern[str]]') -> list[InputFile]:
         place = self._place(root)
         return [
             InputFile(place, info.key, info.size, info.etag)
             for info in self.store(place).list()
-            if (pattern.fullmatch(info.key) if pattern is not None else not _is_hidden(info.key))
+            if (any(pattern.fullmatch(info.key) for pattern in patterns) if patterns else not _is_hidden(info.key))
         ]
 
     def _place(self, url: str) -> int:

@@ -37,6 +37,8 @@ def map_raw(folder: Path, raw: FileInfo, stored: FileInfo, compression: str | No
     except (FileNotFoundError, NotADirectoryError) as error:
         if compression is None:
             raise NotFoundError(f'{path} does not exist, but the index names it') from error
+    except IsADirectoryError as error:
+        raise FormatError(f'{path} is a folder, the index names it as a file') from error
     packed = folder / stored.basename
     try:
         # The folder is a source, not a cache: it stays as it is.
@@ -45,6 +47,8 @@ def map_raw(folder: Path, raw: FileInfo, stored: FileInfo, compression: str | No
             return _map(file, raw.bytes, packed), str(packed), raw.bytes
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f'neither {path} nor {packed} exists, but the index names them') from error
+    except IsADirectoryError as error:
+        raise FormatError(f'{error.filename} is a folder, the index names it as a file') from error
     except CorruptError as error:
         raise CorruptError(f'{packed}: {error}') from error
 

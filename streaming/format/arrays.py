@@ -28,6 +28,8 @@ _DTYPES = {code: np.dtype(name).newbyteorder('<') for name, code in DTYPE_CODES.
 # Those whose bytes in memory are those in a file.
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _BYTE = [bytes([value]) for value in range(256)]
+# What six bits of a head can say.
+_MOST_DIMENSIONS = 63
 _DIMENSIONS = tuple(np.dtype(name) for name in ('<u1', '<u2', '<u4', '<u8'))
 
 
@@ -69,8 +71,8 @@ class Array(Encoding):
 
     def _pack_shape(self, value: np.ndarray[Any, Any]) -> bytes:
         ndim, shape = value.ndim, value.shape
-        if ndim > 63:
-            raise self.refuse(value, f'arrays of at most 63 dimensions; this one has {ndim}, and')
+        if ndim > _MOST_DIMENSIONS:
+            raise self.refuse(value, f'arrays of at most {_MOST_DIMENSIONS} dimensions; this one has {ndim}, and')
         largest = max(shape, default=0)
         kind = 0 if largest < 1 << 8 else 1 if largest < 1 << 16 else 2 if largest < 1 << 32 else 3
         return b''.join([_BYTE[ndim << 2 | kind], *(size.to_bytes(1 << kind, 'little') for size in shape)])
@@ -123,8 +125,8 @@ def array_encoding(name: str) -> Array:
             sizes = tuple(int(size) for size in shape[0].split(',')) if shape else None
         except ValueError:
             sizes = (-1,)
-        if sizes is None or all(size >= 0 for size in sizes):
+        if sizes is None or (len(sizes) <= _MOST_DIMENSIONS and all(0 <= size < 1 << 32 for size in sizes)):
             return Array(dtype, sizes)
     raise ArgumentError(
-        f'no encoding {name!r}; an array is ndarray, ndarray:DTYPE or ndarray:DTYPE:2,3 with one of {", ".join(DTYPE_CODES)}'
+        f'no encoding {name!r:.200}; an array is ndarray, ndarray:DTYPE or ndarray:DTYPE:2,3 with one of {", ".join(DTYPE_CODES)}'
     )

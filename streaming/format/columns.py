@@ -257,6 +257,9 @@ def register_encoding(encoding: Encoding) -> None:
 _IMAGES = ('pil', 'png', 'jpeg', 'jpeg_array', 'jpegarray')
 _ENTRY_POINTS = 'streaming.encodings'
 
+# Lists of lists of ...: a name in an index may say anything.
+_MOST_NESTED = 16
+
 
 def _load(name: str) -> Encoding | None:
     """An encoding that is not here yet: of arrays, of images, of lists, or of another package."""
@@ -269,7 +272,7 @@ def _load(name: str) -> Encoding | None:
         from streaming.format.arrays import array_encoding
 
         return array_encoding(name)
-    if name.startswith('list[') and name.endswith(']'):
+    if name.startswith('list[') and name.endswith(']') and name.count('list[') <= _MOST_NESTED:
         from streaming.format.lists import ListOf
 
         return ListOf(get_encoding(name[len('list[') : -1]))
@@ -297,7 +300,7 @@ def get_encoding(name: str) -> Encoding:
     found = _registry.get(name) or _load(name)
     if found is not None:
         return _registry.setdefault(name, found)
-    raise ArgumentError(f'no encoding {name!r}; there are {", ".join(sorted(get_mds_encodings()))}')
+    raise ArgumentError(f'no encoding {name!r:.200}; there are {", ".join(sorted(get_mds_encodings()))}')
 
 
 # What an index may say that its reader must know.

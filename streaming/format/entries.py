@@ -71,6 +71,15 @@ _read_brief = msgspec.json.Decoder(_Brief).decode
 # Names that need no closer look: no folders, nothing hidden, nothing odd.
 _is_plain = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}').fullmatch
 
+# What looks like a key. Text in a value may too, so that the keys of an object are no more than these.
+_find_keys = re.compile(rb'"[ \t\r\n]*:').findall
+
+
+def _count_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_keys, value.values()))
+    return sum(map(_count_keys, value)) if isinstance(value, list) else 0
+
 
 class Entries:
     """An index that was checked: the text of each shard's entry, and numbers of all.
@@ -116,11 +125,10 @@ def read_entry(text: msgspec.Raw, source: str) -> ShardInfo:
         FormatError: it is not what the format says.
     """
     try:
-        entry = msgspec.json.decode(text)
+        return _Checker(source).text(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # Where an index is loaded, what is not looked at is only skipped.
         raise FormatError(f'{source} is no JSON: {error}') from error
-    return _Checker(source).shard(entry)
 
 
 class _Checker:
@@ -146,7 +154,8 @@ class _Checker:
             raise FormatError(f'{self._source}{self._where}: {error}') from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f'{self._source} is not JSON, or only a part of it: {error}') from error
-        if data.count(b'"basename"') != found.files or data.count(b'"samples"') != len(shards):
+        expected = {b'"basename"': found.files, b'"samples"': len(shards), b'"version"': len(shards) + 1, b'"shards"': 1}
+        if any(data.count(key) != count for key, count in expected.items()):
             # A column of that name, or a key that stands twice, of which one would be believed.
             self._refuse_doubles(data)
         return found
@@ -160,7 +169,7 @@ class _Checker:
             brief = _read_brief(text)
             shared = brief.shared()
             if shared not in shared_by_some:
-                self.shard(msgspec.json.decode(text))
+                self.text(text)
                 shared_by_some.add(shared)
             self._check_brief(brief)
             files = [file for file in (brief.raw_data, brief.raw_meta, brief.zip_data, brief.zip_meta) if file is not None]
@@ -207,12 +216,20 @@ class _Checker:
             self.refuse('raw_meta is missing')
         if brief.compression is not None and (brief.zip_data is None or (brief.zip_meta is None) != (brief.format == 'mds')):
             self.refuse('the compressed files are missing')
-        if brief.raw_data.bytes > _MOST_SHARD_BYTES:
-            self.refuse(f'{brief.raw_data.basename!r} has {brief.raw_data.bytes} bytes; offsets of 32 bits end at 4 GiB')
         # Each sample has an offset, so a count that is too large for the file is a lie.
         offsets = brief.raw_meta or brief.raw_data
+        for file in (brief.raw_data, offsets):
+            if file.bytes > _MOST_SHARD_BYTES:
+                self.refuse(f'{file.basename!r} has {file.bytes} bytes; offsets of 32 bits end at 4 GiB')
         if 4 * (brief.samples + 2) > offsets.bytes:
             self.refuse(f'{brief.samples} samples cannot be in {offsets.basename!r} of {offsets.bytes} bytes')
+
+    def text(self, text: msgspec.Raw) -> ShardInfo:
+        """Check the text of one shard's entry."""
+        entry = msgspec.json.decode(text)
+        if len(_find_keys(text)) != _count_keys(entry):
+            self._refuse_doubles(bytes(text))
+        return self.shard(entry)
 
     def shard(self, entry: Any) -> ShardInfo:
         if not isinstance(entry, dict):
@@ -285,7 +302,9 @@ class _Checker:
 
     def _basename(self, name: Any, key: str) -> str:
         inside = isinstance(name, str) and name and not any(part in ('', '.', '..') for part in name.split('/'))
-        if not inside or any(letter in name for letter in '\\\0') or len(name) > 1024:
+        # No file system has longer names.
+        is_short = inside and len(name) <= 1024 and all(len(part.encode(errors='replace')) <= 255 for part in name.split('/'))
+        if not is_short or any(letter in name for letter in '\\\0'):
             self.refuse(f'{key} is named {name!r:.200}, which is not a file inside the dataset')
         if name == 'index.json' or name.startswith('.streaming/'):
             self.refuse(f'{key} is named {name!r}, which is not a shard')

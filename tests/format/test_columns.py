@@ -191,11 +191,16 @@ def test_a_value_of_another_kind_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     'name',
-    ['nothing', 'ndarray:complex64', 'ndarray:int8:x', 'ndarray:int8:-1', 'ndarray:int8:1:1', 'list[no]', 'list[', ''],
+    [
+        *('nothing', 'ndarray:complex64', 'ndarray:int8:x', 'ndarray:int8:-1', 'ndarray:int8:1:1', 'list[no]', 'list[', ''),
+        # Names in an index may be made to exhaust the stack, or memory.
+        *('list[' * 5000 + 'int' + ']' * 5000, f'ndarray:int8:{"9," * 64}9', f'ndarray:int8:{1 << 32}', 'x' * 100_000),
+    ],
 )
 def test_unknown_encodings_list_the_known(name: str) -> None:
-    with pytest.raises(ArgumentError, match='no encoding'):
+    with pytest.raises(ArgumentError, match='no encoding') as raised:
         get_encoding(name)
+    assert len(str(raised.value)) < 1000
 
 
 def test_all_names_can_be_had() -> None:

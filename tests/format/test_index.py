@@ -141,7 +141,21 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     **{
         f'name {name!r}': set_in(f'{which}.basename', name)
         for which in ('raw_data', 'zip_data')
-        for name in ('../a', '/etc/passwd', 'a/../b', '..', '.', '', 'a//b', 'a/', 'a\\b', 'a\0b', 'x' * 2000)
+        for name in (
+            '../a',
+            '/etc/passwd',
+            'a/../b',
+            '..',
+            '.',
+            '',
+            'a//b',
+            'a/',
+            'a\\b',
+            'a\0b',
+            'x' * 2000,
+            'x' * 256,
+            'é' * 128,
+        )
     },
 }
 
@@ -153,6 +167,14 @@ def test_lies_are_refused(lie: str, number: int) -> None:
     LIES[lie](value['shards'][number])
     with pytest.raises(FormatError, match=r'the/index\.json'):
         list(read(value))
+
+
+def test_offsets_of_text_over_4_gib_are_refused() -> None:
+    meta = {'basename': 'm', 'bytes': 1 << 32, 'hashes': {}}
+    text = {'format': 'json', 'compression': None, 'columns': {'a': 'int'}, 'newline': '\n', 'raw_meta': meta}
+    shard = {**entry(0, samples=10), **text}
+    with pytest.raises(FormatError, match='4 GiB'):
+        read({'version': 2, 'shards': [shard]})
 
 
 def test_sub_folders_and_unusual_names_are_fine() -> None:
@@ -182,11 +204,32 @@ def test_constants_that_are_no_json_are_refused() -> None:
             ShardTable.from_json(data, 'index')
 
 
-@pytest.mark.parametrize('key', ['"samples": 10', '"basename": "shard.00000.mds"'])
+@pytest.mark.parametrize(
+    'key',
+    [
+        '"samples": 10',
+        '"basename": "shard.00000.mds"',
+        '"version": 2',
+        '"format": "mds"',
+        '"shards": []',
+        '"column_names": ["a"]',
+    ],
+)
 def test_keys_that_stand_twice_are_refused(key: str) -> None:
-    data = json.dumps(index()).replace(key, f'{key}, {key}', 1).encode()
+    name = key.partition(':')[0]
+    data = json.dumps(index()).replace(f'{name}:', f'{key}, {name}:', 1).encode()
     with pytest.raises(FormatError, match='twice'):
         ShardTable.from_json(data, 'index')
+
+
+def test_keys_that_stand_twice_in_a_later_shard_are_refused_when_it_is_read() -> None:
+    first, second = (json.dumps(entry(number, samples=10)) for number in range(2))
+    names = '"column_names": ["b", "a"], "column_names"'
+    data = f'{{"version": 2, "shards": [{first}, {second.replace(chr(34) + "column_names" + chr(34), names)}]}}'.encode()
+    table = ShardTable.from_json(data, 'index')
+    assert table[0].samples == 10
+    with pytest.raises(FormatError, match='twice'):
+        table[1]
 
 
 def test_columns_may_be_named_like_keys() -> None:

@@ -111,6 +111,16 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
             read_all(folder)
 
 
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    for kind, compression in KINDS:
+        folder = write(tmp_path / f'{kind}-{compression}', kind, compression)
+        path = files_of(folder)[0]
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(FormatError, match=f'{path.name} is a folder'):
+            read_all(folder)
+
+
 def test_an_index_whose_columns_lie(tmp_path: Path) -> None:
     folder = write(tmp_path / 'set', 'mds')
     text = (folder / 'index.json').read_text()

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,9 @@ class SampleReader:
 
     def read_many(self, sample_ids: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Samples in the order of their ids (N,), which must be of the dataset, each decoded when it is taken."""
-        shards, numbers = self._table.find(sample_ids)
-        for first in range(0, len(sample_ids), _TOGETHER):
-            part = slice(first, first + _TOGETHER)
-            yield from self._read_some(shards[part].tolist(), numbers[part].tolist())
+        shards, numbers = (found.tolist() for found in self._table.find(sample_ids))
+        parts = [slice(first, first + _TOGETHER) for first in range(0, len(shards), _TOGETHER)]
+        return chain.from_iterable(self._read_some(shards[part], numbers[part]) for part in parts)
 
     def columns(self, sample_ids: NDArray[np.int64]) -> dict[str, Column] | None:
         """The columns of samples in the order of their ids (N,), which must be of the dataset.

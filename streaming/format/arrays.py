@@ -77,6 +77,10 @@ class Array(Encoding):
         kind = 0 if largest < 1 << 8 else 1 if largest < 1 << 16 else 2 if largest < 1 << 32 else 3
         return b''.join([_BYTE[ndim << 2 | kind], *(size.to_bytes(1 << kind, 'little') for size in shape)])
 
+    def keeps(self, dtype: np.dtype[Any]) -> bool:
+        """Whether the values of such an array are written as they lie in memory."""
+        return dtype in _CODES and (self.dtype is None or self.dtype == dtype)
+
     def read_head(self, data: Bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
         """What the array is, and where in ``data`` its values begin, which fill the rest.
 

@@ -194,12 +194,16 @@ def _numpy_to_json(value: Any) -> Any:
     raise TypeError(f'{type(value).__name__} is no JSON')
 
 
+# json.dumps, which with options makes an encoder for every value.
+_dump_json = json.JSONEncoder(default=_numpy_to_json).encode
+
+
 class _Json(Encoding):
     name = 'json'
 
     def encode(self, value: Any) -> bytes:
         try:
-            return json.dumps(value, default=_numpy_to_json).encode()
+            return _dump_json(value).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise self.refuse(value, f'what JSON can say ({error})') from error
 

@@ -12,7 +12,6 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from streaming.errors import ArgumentError, ColumnTypeError, FormatError
 from streaming.format.columns import decode_error, get_encoding
+from streaming.format.encoder import compile_encoder
 from streaming.format.index import INDEX_VERSION, ShardInfo
 
 __all__ = ['MOST_BYTES', 'MDSSchema', 'head_bytes', 'read_offsets', 'shard_config', 'shard_head']
@@ -77,6 +77,10 @@ class MDSSchema:
         It raises ColumnTypeError, naming the column, for a value that the encoding does not take, and for a missing column. What
         a sample has beside its columns is left out, as in mosaicml-streaming.
         """
+        return compile_encoder(self.names, [get_encoding(encoding) for encoding in self.encodings], self.general_encoder())
+
+    def general_encoder(self) -> Callable[[Mapping[str, Any]], bytes]:
+        """As `encoder`, column by column: it knows all that a column takes, and says what is wrong with the rest."""
         columns = [
             (name, get_encoding(encoding).encode, size)
             for name, encoding, size in zip(self.names, self.encodings, self.sizes, strict=True)
@@ -112,8 +116,7 @@ class MDSSchema:
                     f'a column of the sample has {max(sizes)} bytes; MDS sizes are 32 bits wide: split the sample'
                 ) from None
 
-        codes = [get_encoding(encoding).code for encoding in self.encodings]
-        return encode if None in codes else _numbers_first(self.names, ''.join(map(str, codes)), encode)
+        return encode
 
     def decoder(self, columns: Sequence[str] | None = None) -> Callable[[memoryview], dict[str, Any]]:
         """A function from a sample's bytes to the sample.
@@ -163,29 +166,6 @@ class MDSSchema:
     def unsafe_columns(self) -> list[str]:
         """Columns whose reading can run code."""
         return [name for name, encoding in zip(self.names, self.encodings, strict=True) if not get_encoding(encoding).is_safe]
-
-
-def _numbers_first(
-    names: Sequence[str], codes: str, encode: Callable[[Mapping[str, Any]], bytes]
-) -> Callable[[Mapping[str, Any]], bytes]:
-    """An encoder for columns that are all numbers, in one call of struct. What that refuses goes to ``encode``, to say why."""
-    pack = struct.Struct(f'<{codes}').pack
-    get = itemgetter(*names)
-    refused = (LookupError, TypeError, ValueError, OverflowError, struct.error)
-
-    def encode_numbers(sample: Mapping[str, Any]) -> bytes:
-        try:
-            return pack(*get(sample))
-        except refused:
-            return encode(sample)
-
-    def encode_number(sample: Mapping[str, Any]) -> bytes:
-        try:
-            return pack(get(sample))
-        except refused:
-            return encode(sample)
-
-    return encode_number if len(names) == 1 else encode_numbers
 
 
 def _check_names(sample: Any, known: frozenset[str]) -> None:

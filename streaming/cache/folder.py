@@ -22,7 +22,7 @@ from streaming.cache.locks import wait_for_lock
 from streaming.errors import CorruptError, NotFoundError, StaleCacheError
 from streaming.store.protocol import Store
 
-__all__ = ['INDEX_NAME', 'CacheFolder', 'default_cache_path', 'write_atomically']
+__all__ = ['INDEX_NAME', 'CacheFolder', 'cache_home', 'default_cache_path', 'write_atomically']
 
 INDEX_NAME = 'index.json'
 
@@ -32,9 +32,14 @@ _HIDDEN = '.streaming'
 _INDEX_LIMIT_BYTES = 8 << 30
 
 
+def cache_home() -> Path:
+    """Where this user's cache folders are, unless others are named: under XDG_CACHE_HOME, or ~/.cache. It need not exist."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'streaming'
+
+
 def default_cache_path(remote: str, split: str | None) -> Path:
-    """This user's cache folder for a remote: under XDG_CACHE_HOME, or ~/.cache, open to this user only."""
-    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'streaming'
+    """This user's cache folder for a remote, in `cache_home`, open to this user only."""
+    home = cache_home()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     # A query may hold what must not show in a path; the digest tells remotes apart, the name is for people.
     plain = remote.split('?', 1)[0].rstrip('/')

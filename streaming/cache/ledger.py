@@ -245,3 +245,33 @@ def _is_named(path: Path, descriptor: int) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return os.path.samestat(named, os.fstat(descriptor))
+
+
+@contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether no process, this one included, uses the cache of a hidden folder. If so, nobody begins to within the block."""
+    with _threads:
+        gate = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = not _is_used(folder / 'ledger')
+        except BlockingIOError:
+            is_free = False
+        try:
+            yield is_free
+        finally:
+            os.close(gate)
+
+
+def _is_used(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    if (status.st_dev, status.st_ino) in _books:  # and closing another descriptor of it would drop the leases of this process
+        return True
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return Book.is_in_use(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import streaming
+from streaming.cli.cache import cache
 from streaming.cli.cat import cat
 from streaming.cli.convert import convert
 from streaming.cli.cp import cp
@@ -77,3 +78,4 @@ def _streaming(
 
 for command in (inspect, cat, verify, cp, merge, convert):
     app.command()(command)
+app.add_typer(cache, name='cache')

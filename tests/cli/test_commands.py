@@ -1,4 +1,4 @@
-"""cat, verify, cp and merge from the shell: what they print, how they end, what an interrupted one leaves."""
+"""cat, verify, cp, merge and cache from the shell: what they print, how they end, what an interrupted one leaves."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming import LocalDataset, MDSWriter
+from streaming import LocalDataset, MDSWriter, Stream
 from streaming.testing.oci import OCIServer
 
 GOLDEN = Path(__file__).parent.parent / 'golden' / 'datasets'
@@ -107,3 +107,23 @@ def test_cp_that_is_interrupted(
     done = json.loads(run('cp', slow_url, copy, '-j', '16', '--json').stdout)
     assert 0 < done['copied_objects'] < done['objects'] == 20
     assert len(list(LocalDataset(copy))) == 20
+
+
+def test_cache(run: Run, tmp_path: Path) -> None:
+    folders = [tmp_path / 'home' / '.cache' / 'streaming' / 'own', tmp_path / 'given' / 'train']
+    for folder in folders:
+        opened = Stream(remote=str(GOLDEN / 'mds'), local=str(folder)).open()
+        assert opened.cache is not None
+        opened.cache.ensure(0)
+        opened.cache.close()
+    text = run('cache', 'ls').stdout
+    assert str(folders[0]) in text and '1 of 6' in text and 'given' not in text
+    (found,) = json.loads(run('cache', 'ls', tmp_path / 'given', '--json').stdout)
+    assert (found['path'], found['remote'], found['in_use']) == (str(folders[1]), str(GOLDEN / 'mds'), False)
+    assert 'say which' in run('cache', 'clear', status=2).stderr
+    assert 'not a cache folder' in run('cache', 'clear', GOLDEN / 'mds', status=1).stderr
+    assert run('cache', 'clear', '--unused-days', '1').stdout == ''
+    assert 'would delete' in run('cache', 'clear', '--all', '--dry-run').stdout and folders[0].exists()
+    assert 'deleted' in run('cache', 'clear', '--all').stdout and not folders[0].exists()
+    run('cache', 'clear', folders[1])
+    assert not folders[1].exists()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from streaming.cli.app import app
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
+GROUPS = ['cache ls', 'cache clear']
 
 Run = Callable[..., 'subprocess.CompletedProcess[str]']
 
@@ -21,11 +22,11 @@ def test_help_names_every_command_and_says_what_the_exit_status_means(run: Run) 
     assert run(status=2).stdout.strip() == text.strip()
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('name', [*COMMANDS, *GROUPS])
 def test_help_of_a_command_has_examples_in_its_own_lines(name: str) -> None:
-    lines = [line.strip() for line in CliRunner().invoke(app, [name, '-h']).output.splitlines()]
+    lines = [line.strip() for line in CliRunner().invoke(app, [*name.split(), '-h']).output.splitlines()]
     examples = lines[lines.index('Examples:') + 1 :]
-    assert examples[0].startswith(f'streaming {name} ')
+    assert examples[0].startswith(f'streaming {name}')
 
 
 def test_version(run: Run) -> None:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from streaming.readers.gather import Column
 from streaming.shards import DatasetShards
 from streaming.stream import Stream, make_streams
 from streaming.units import bytes_to_int, number_abbrev_to_int
+from streaming.walk import Walk, is_walk, parse_walk
 from streaming.workers import leave_no_sockets
 from streaming.world import World
 
@@ -168,6 +170,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         self._pool: int | None = None
         self._whole: WholeBatches | None = None
         self._round: tuple[str, int] = ('', -1)
+        self._walk_begun: Walk | None = None
+        self._walk_loaded: Mapping[str, Any] | None = None
         shards = self._shards  # opened here, so that whatever is wrong with a stream is said in the training process
         if not shards.table.num_samples:
             warnings.warn(f'the dataset has no samples: {self.streams}', stacklevel=2)
@@ -235,14 +239,25 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         if info is not None:
             leave_no_sockets()
-        begun = self._progress.begin(self._iteration_key(), 0 if info is None else info.id)
-        plan = self._plan(begun)
-        return self._walk(plan, begun) if self._whole is None else self._walk_whole(plan, begun, self._whole.drop_last)
+        loaded, self._walk_loaded = self._walk_loaded, None
+        key, worker = self._iteration_key(), 0 if info is None else info.id
+        if loaded is None:
+            walk = Walk(self._progress.begin(key, worker))
+        else:
+            walk = self._walk_of(loaded)
+            self._progress.go_on(key, worker, walk.begun)
+        if self._whole is not None:
+            return self._walk_whole(self._plan(walk.begun), walk.begun, self._whole.drop_last)
+        self._walk_begun = walk
+        return walk.count(self._walk(walk.begun, walk.taken))
 
-    def _walk(self, plan: Plan, begun: Begun) -> Iterator[Any]:
+    def _walk(self, begun: Begun, taken: int) -> Iterator[Any]:
+        batches_done, skipped = divmod(taken, self.batch_size or 1)
+        plan = self._plan(begun, batches_done=batches_done)
         with closing(self._arriving(plan, begun)) as batches:
             for ids, is_real in batches:
-                yield from self._samples(ids) if is_real is None else self._marked(ids, is_real)
+                yield from islice(self._samples(ids) if is_real is None else self._marked(ids, is_real), skipped, None)
+                skipped = 0
 
     def _walk_whole(self, plan: Plan, begun: Begun, drop_last: bool) -> Iterator[list[Any] | dict[str, Column]]:
         """Batches as columns; as lists of samples where they cannot be had so."""
@@ -294,13 +309,19 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
 
     # ---- epochs and state --------------------------------------------------------------------------------------------------
 
-    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+    def state_dict(self, num_samples: int | None = None, from_beginning: bool = True) -> dict[str, Any]:
         """What a run needs to go on from here, on this or any other number of ranks.
 
         Args:
-            num_samples: Samples that all ranks together were given.
+            num_samples: Samples that all ranks together were given. Default: None, for loaders that ask in each process that
+                iterates: how far this one has come, which only the same process of a job of the same size can load.
             from_beginning: Whether since the epoch began, rather than since this iteration did (after a resumption they differ).
+
+        Raises:
+            ArgumentError: ``num_samples`` is not given, and other processes iterate.
         """
+        if num_samples is None:
+            return self._state_of_walk()
         return self.state_of(self._progress.current(), num_samples, from_beginning)
 
     def state_of(self, begun: Begun, num_samples: int, from_beginning: bool = False) -> dict[str, Any]:
@@ -314,9 +335,24 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         Raises:
             ArgumentError: it is not such a state, or is of another order than this dataset's.
         """
-        epoch, sample, order = parse_state(obj, self._config)
-        self._check_order(Begun(epoch, sample, order))
-        self._progress.load(epoch, sample, order)
+        begun = Begun(*parse_state(obj, self._config))
+        self._check_order(begun)
+        if is_walk(obj):
+            self._walk_of(obj)
+            self._walk_loaded = obj
+        else:
+            self._progress.load(begun.epoch, begun.sample_in_epoch, begun.order)
+
+    def _walk_of(self, state: Mapping[str, Any]) -> Walk:
+        return Walk(Begun(*parse_state(state, self._config)), parse_walk(state, self._world_here))
+
+    def _state_of_walk(self) -> dict[str, Any]:
+        walk = self._walk_begun if self._walk_loaded is None else self._walk_of(self._walk_loaded)
+        if walk is None:
+            walk = Walk(self._progress.upcoming())
+            if self._progress.current() != walk.begun:
+                raise ArgumentError('another process iterates this dataset: ask the loader for its state, or give num_samples')
+        return walk.state(self.state_of(walk.begun, 0), self._world_here)
 
     def change_order(self, *, weights: Sequence[Mapping[str, float]] | None = None, shuffle_seed: int | None = None) -> None:
         """Change the mix or the seed for the epochs to come; both go into the state. Call it on every rank, between epochs.
@@ -396,11 +432,15 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 "give it the DataLoader's"
             )
 
-    def _plan(self, begun: Begun, *, from_start: bool = False, world: World | None = None) -> Plan:
-        self._require_batch_size()
+    @property
+    def _world_here(self) -> World:
+        """The world as this process sees it, which may be a DataLoader's worker."""
         info = get_worker_info()
-        if world is None:
-            world = self._world if info is None else self._world.with_worker(info.id, info.num_workers)
+        return self._world if info is None else self._world.with_worker(info.id, info.num_workers)
+
+    def _plan(self, begun: Begun, *, from_start: bool = False, world: World | None = None, batches_done: int = 0) -> Plan:
+        self._require_batch_size()
+        world = self._world_here if world is None else world
         config = replace(self._config, **begun.order)
         sample = 0 if from_start else begun.sample_in_epoch
         return Plan(
@@ -410,6 +450,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             epoch=begun.epoch,
             sample_in_epoch=sample,
             subset=self._subset,
+            batches_done=batches_done,
             arrays=self._shards.arrays,
         )
 
@@ -451,4 +492,4 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         return self._shards_open
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_shards_open': None, '_subset_made': None}
+        return {**self.__dict__, '_shards_open': None, '_subset_made': None, '_walk_begun': None}

@@ -78,6 +78,20 @@ class Progress:
             record.update(next_epoch=values['epoch'] + 1, resume=0, last=values)
             return Begun(**values)
 
+    def go_on(self, key: str | None, worker: int, begun: Begun) -> None:
+        """Begin an iteration that another program began, where each worker knows for itself how far it had come.
+
+        Args:
+            key: What the workers of this iteration have in common; None where there is only one.
+            worker: The worker that goes on.
+            begun: What had begun; the same for all workers of an iteration.
+        """
+        values = {'epoch': begun.epoch, 'sample_in_epoch': begun.sample_in_epoch, 'order': dict(begun.order)}
+        with self._record.locked() as record:
+            if key is not None:
+                record['begun'].setdefault(key, {'values': values, 'workers': []})['workers'].append(worker)
+            record.update(next_epoch=begun.epoch + 1, resume=0, order=values['order'], last=values)
+
     def current(self) -> Begun:
         """The iteration that began last, or what the first one will be."""
         record = self._record.read()

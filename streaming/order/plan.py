@@ -48,6 +48,7 @@ class Plan:
         epoch: The epoch, 0-based.
         sample_in_epoch: Samples of the epoch that all ranks together have been given, with padding. Default: 0.
         subset: The samples that take part. ``streams`` count all samples nevertheless. Default: None, all do.
+        batches_done: Batches that the world's own worker was given beyond that; its batches count from there. Default: 0.
         arrays: Where arrays of the epoch's length come from, which only orders of mosaicml-streaming need: given a name and a
             function that computes it, gives the array (mapped from a file that all processes of the node share, say).
             Default: None, each plan computes its own.
@@ -65,9 +66,11 @@ class Plan:
         epoch: int,
         sample_in_epoch: int = 0,
         subset: Subset | None = None,
+        batches_done: int = 0,
         arrays: Arrays | None = None,
     ) -> None:
         self.world = world
+        self._batches_done = batches_done
         self.config = config.resolve(world)
         self.epoch = epoch
         self.sample_in_epoch = sample_in_epoch
@@ -125,7 +128,10 @@ class Plan:
 
     def batches_of(self, worker: int) -> int:
         """Batches that one worker of each rank yields in the rest of the epoch."""
-        return len(range(worker, self.num_batches, self.world.num_workers))
+        return max(0, len(range(worker, self.num_batches, self.world.num_workers)) - self._done_by(worker))
+
+    def _done_by(self, worker: int) -> int:
+        return self._batches_done if worker == self.world.worker else 0
 
     # ---- batches -----------------------------------------------------------------------------------------------------------
 
@@ -166,7 +172,8 @@ class Plan:
 
     def _look_up(self, worker: int, first: int, count: int) -> tuple[Int64Array, BoolArray]:
         """The samples of some batches of a worker, end to end, and which are not padding."""
-        batches = np.arange(first, min(first + count, self.batches_of(worker))) * self.world.num_workers + worker
+        numbers = np.arange(first, min(first + count, self.batches_of(worker))) + self._done_by(worker)
+        batches = numbers * self.world.num_workers + worker
         numbers = (batches[:, None] * self._batch_size + np.arange(self._batch_size)).ravel()
         ids, repeats = self._rest.look_up(numbers[numbers < self.samples_of_rank])
         if self._subset is not None:

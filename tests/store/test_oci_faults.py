@@ -3,6 +3,7 @@
 The right bytes or one clear error before the deadline; nothing half-written. The rows are docs/stores.md's.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ from contextlib import suppress
 
 import pytest
 
-from streaming.errors import CancelledError, CorruptError, StoreError, ThrottledError, UnavailableError
+from streaming.errors import CancelledError, CorruptError, CredentialsError, StoreError, ThrottledError, UnavailableError
 from streaming.store import RetryPolicy, open_store
 from streaming.store.protocol import Store
+from streaming.store.retry import RetryStore
 from streaming.testing.oci import OCIServer
 from streaming.testing.store import pattern, read
 
@@ -26,6 +28,7 @@ FAULTS: dict[str, dict[str, object]] = {
     'status 500': {'kind': 'status', 'status': 500},
     'status 503': {'kind': 'status', 'status': 503},
     'reset before headers': {'kind': 'reset'},
+    'answer lost': {'kind': 'lose'},
     'reset in body': {'kind': 'reset', 'offset': SIZE // 2},
     'truncated': {'kind': 'truncate', 'offset': SIZE // 2},
     'short but consistent': {'kind': 'short', 'offset': SIZE // 2},
@@ -35,6 +38,7 @@ FAULTS: dict[str, dict[str, object]] = {
     'stall in body': {'kind': 'stall', 'seconds': 5, 'offset': SIZE // 2},
     'skew': {'kind': 'skew', 'seconds': 1800},
 }
+WRITES = {'put', 'begin', 'part', 'commit'}
 # What has a body of an object to break.
 IN_BODY = {'reset in body', 'truncated', 'short but consistent', 'corrupt', 'drip', 'stall in body'}
 
@@ -87,13 +91,19 @@ OPERATIONS: dict[str, tuple[Callable[[Store], None], dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize('operation', OPERATIONS)
-@pytest.mark.parametrize('fault', FAULTS)
+def meets(fault: str, operation: str) -> bool:
+    if fault == 'answer lost':
+        return operation in WRITES
+    return fault not in IN_BODY or operation in ('get range', 'whole get')
+
+
+CELLS = [(fault, operation) for fault in FAULTS for operation in OPERATIONS if meets(fault, operation)]
+
+
+@pytest.mark.parametrize(('fault', 'operation'), CELLS)
 def test_once(oci: OCIServer, store: Store, fault: str, operation: str) -> None:
     """One failure is not noticed, but for the time that it takes."""
     run, where = OPERATIONS[operation]
-    if fault in IN_BODY and operation not in ('get range', 'whole get'):
-        pytest.skip('it has no body to break')
     oci.add_fault(**FAULTS[fault], **where)  # type: ignore[arg-type]
     began = time.monotonic()
     if (fault, operation) == ('corrupt', 'get range'):
@@ -107,13 +117,10 @@ def test_once(oci: OCIServer, store: Store, fault: str, operation: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('operation', OPERATIONS)
-@pytest.mark.parametrize('fault', [name for name in FAULTS if name not in ('corrupt', 'skew')])
+@pytest.mark.parametrize(('fault', 'operation'), [cell for cell in CELLS if cell[0] not in ('answer lost', 'corrupt', 'skew')])
 def test_for_ever(oci: OCIServer, oci_url: str, store: Store, fault: str, operation: str) -> None:
     """A failure that stays is one clear error before the deadline, and nothing is half-written."""
     run, where = OPERATIONS[operation]
-    if fault in IN_BODY and operation not in ('get range', 'whole get'):
-        pytest.skip('it has no body to break')
     impatient = open_store(oci_url, PARTS, retry=RetryPolicy(tries=3, first_wait_s=0.05))
     oci.add_fault(**FAULTS[fault], **where, times=None)  # type: ignore[arg-type]
     began = time.monotonic()
@@ -153,6 +160,69 @@ def test_a_clock_that_is_off_under_many_threads(
         late.put('new', DATA)
         assert late.get('new') == DATA
         late.close()
+
+
+# What the store calls for each operation.
+METHODS = {
+    'get range': 'read_into',
+    'whole get': 'get',
+    'put': 'put_whole',
+    'begin': 'begin_parts',
+    'part': 'put_part',
+    'commit': 'commit_parts',
+    'list': 'list',
+    'head': 'head',
+}
+
+
+@pytest.mark.parametrize('for_ever', [False, True])
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_dns_failure(oci_url: str, store: Store, operation: str, for_ever: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name does not resolve any more, just when the operation begins and all connections are gone."""
+    run, _ = OPERATIONS[operation]
+    impatient = open_store(oci_url, PARTS, retry=RetryPolicy(tries=3, first_wait_s=0.05))
+    assert isinstance(impatient, RetryStore)
+    inner, method = impatient.inner, METHODS[operation]
+    list_all(impatient)
+    resolve, call = socket.getaddrinfo, getattr(inner, method)
+    failures = 0
+
+    def fail(*arguments: object, **keywords: object) -> object:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+        return resolve(*arguments, **keywords)  # type: ignore[arg-type]
+
+    def begin(*arguments: object, **keywords: object) -> object:
+        nonlocal failures
+        monkeypatch.setattr(inner, method, call)
+        inner.close()
+        failures = 1_000_000 if for_ever else 1
+        return call(*arguments, **keywords)
+
+    monkeypatch.setattr(socket, 'getaddrinfo', fail)
+    monkeypatch.setattr(inner, method, begin)
+    if not for_ever:
+        run(impatient)
+    else:
+        with pytest.raises(UnavailableError, match=r'oci://.*Name or service not known.*gave up after 3 tries'):
+            run(impatient)
+    failures = 0
+    impatient.close()
+    if for_ever:
+        list_all(store)
+
+
+def test_a_clock_that_is_never_right(oci: OCIServer, store: Store) -> None:
+    oci.add_fault('skew', seconds=1800, times=None)
+    for operation, (run, _) in OPERATIONS.items():
+        began = time.monotonic()
+        with pytest.raises(CredentialsError, match=r'oci://.*: 401') as error:
+            run(store)
+        assert time.monotonic() - began < 5, operation
+        if operation != 'head':  # its answer has no message
+            assert 'the date is too far' in str(error.value)
 
 
 def test_a_short_answer_of_an_object_in_parts(oci: OCIServer, store: Store) -> None:

@@ -312,23 +312,56 @@ def test_oke_workload(oci_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
         open_store(f'{place.url}&auth=oke_workload').get('key')
 
 
-def test_one_token_for_each_expiry_whatever_the_threads(instance: Place) -> None:
-    instance.tokens.life_s = 2.0
+def test_an_epoch_that_outlives_its_tokens(instance: Place, tmp_path: Path) -> None:
+    """One token for each expiry, whatever the threads. STREAMING_TEST_TOKEN_S=60 makes it an epoch of five minutes."""
+    from streaming import MDSWriter, Stream, StreamingDataset
+
+    token_s = instance.tokens.life_s = float(os.environ.get('STREAMING_TEST_TOKEN_S', '1'))
+    with MDSWriter(out=str(tmp_path / 'data'), columns={'id': 'int', 'data': 'bytes'}, size_limit=1 << 13) as out:
+        for number in range(200):
+            out.write({'id': number, 'data': bytes(1000)})
     store = open_store(f'{instance.url}&auth=instance_principal', federation(instance))
-    store.put('key', b'value')
-    end = time.monotonic() + 5
+    for path in (tmp_path / 'data').iterdir():
+        store.put(path.name, path)
+    stream = Stream(store=store, local=str(tmp_path / 'cache'))
+    dataset = StreamingDataset(streams=[stream], shuffle=True, predownload=4, batch_size=1)
+    given, began, done = instance.tokens.given, time.monotonic(), threading.Event()
 
     def read_on(_: int) -> int:
         count = 0
-        while time.monotonic() < end:
-            assert store.get('key') == b'value'
+        while not done.wait(0.05):
+            assert store.head('index.json').size
             count += 1
         return count
 
     with ThreadPoolExecutor(16) as pool:
-        assert min(pool.map(read_on, range(16))) > 3
-    # Renewed after 1.6 s each: 4 in 5 s, one more at the end.
-    assert 3 <= instance.tokens.given <= 5
+        counts = pool.map(read_on, range(16))
+        try:
+            ids = []
+            for sample in dataset:
+                ids.append(sample['id'])
+                done.wait(token_s / 40)
+        finally:
+            done.set()
+        assert min(counts) > 0
+    assert sorted(ids) == list(range(200))
+    renewals = (time.monotonic() - began) / (token_s * 0.8)
+    assert 4 <= instance.tokens.given - given <= renewals + 1
+    store.close()
+
+
+def test_a_signature_is_not_used_beyond_its_token(instance: Place) -> None:
+    """Signatures are kept for a minute, but no longer than what they were made with."""
+    instance.tokens.life_s = 2.0
+    store = open_store(f'{instance.url}&auth=instance_principal', federation(instance))
+    store.put('key', b'value')
+    instance.refused.clear()
+    assert store.get('key') == b'value'
+    given = instance.tokens.given
+    threading.Event().wait(1.8)
+    assert store.get('key') == b'value'
+    assert not instance.refused
+    assert instance.tokens.given == given + 1
     store.close()
 
 

@@ -50,6 +50,11 @@ class Credential(ABC):
     def sign_prepared(self, request: Any, *, content: bool) -> Any:
         """Sign a request of the SDK's, with its content's length and hash if ``content``."""
 
+    def keep_fresh(self) -> None:
+        """Renew what is about to end, or take up what somebody else has renewed. Called before each request, so it is cheap where
+        there is nothing to do.
+        """
+
     def refresh(self, seen: int) -> bool:
         """Renew what was rejected.
 
@@ -96,6 +101,7 @@ class KeyCredential(Credential):
 
     def current(self) -> tuple[str, Any]:
         """Id and key to sign with now."""
+        self.keep_fresh()
         return self._pair
 
     def sign(self, method: str, host: str, target: str, date: str) -> dict[str, str]:
@@ -153,10 +159,9 @@ class TokenFileCredential(KeyCredential):
             return None
         return status.st_mtime_ns, status.st_ino
 
-    def current(self) -> tuple[str, Any]:
+    def keep_fresh(self) -> None:
         if self._stamp() not in (self._seen, None):
             self.refresh(self.generation)
-        return super().current()
 
     def _renew(self) -> bool:
         before, self._seen = self._pair[0], self._stamp()

@@ -47,14 +47,13 @@ class PrincipalCredential(KeyCredential):
         self.machine_region = getattr(self._signer, 'region', None)
         self._note_life()
 
-    def current(self) -> tuple[str, Any]:
+    def keep_fresh(self) -> None:
         if time.monotonic() >= self._renew_by:
             try:
                 self.refresh(self.generation)
             except StoreError as error:
                 # It may still be good for a while; if it is not, the service says so.
                 logger.warning('%s', error)
-        return super().current()
 
     def _renew(self) -> bool:
         before = self._pair[0]

@@ -122,6 +122,7 @@ class Session:
                 raise error_of(response.status, *_code(answer), response.headers, what, self.credential.source)
 
     def _sign(self, method: str, target: str) -> dict[str, str]:
+        self.credential.keep_fresh()
         now, by = time.monotonic(), (self.credential.generation, self._skew_s)
         until, signed_by, headers = self._signatures.get((method, target), (0.0, (-1, 0.0), {}))
         if now >= until or signed_by != by:

@@ -98,7 +98,10 @@ class Service:
             if early is not None:
                 return early
             await self._authenticate(request, target, raw_path)
-            return await self._route(request, raw_path, fault, request_id)
+            answer = await self._route(request, raw_path, fault, request_id)
+            if fault is not None and fault.kind == 'lose':
+                tear(request)
+            return answer
         except Failure as failure:
             body = b'' if request.method == 'HEAD' else json.dumps({'code': failure.code, 'message': str(failure)}).encode()
             headers = {'opc-request-id': request_id, 'content-type': 'application/json', **failure.headers}

@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ['KINDS', 'Fault', 'Faults']
 
-KINDS = ('status', 'reset', 'truncate', 'short', 'corrupt', 'drip', 'stall', 'skew')
+KINDS = ('status', 'reset', 'lose', 'truncate', 'short', 'corrupt', 'drip', 'stall', 'skew')
 
 
 @dataclass(slots=True, kw_only=True)
@@ -15,11 +15,11 @@ class Fault:
     """One rule.
 
     Args:
-        kind: ``status`` (an error answer), ``reset`` (the connection is torn: before the headers, or in the body at
-            ``offset``), ``truncate`` (the body ends at ``offset``, the headers say more), ``short`` (the body ends at ``offset``
-            and the headers say so), ``corrupt`` (the byte at ``offset`` is another), ``drip`` (``bytes_per_s``), ``stall``
-            (nothing for ``seconds``, before the headers or in the body at ``offset``), ``skew`` (the clock here is off by
-            ``seconds``).
+        kind: ``status`` (an error answer), ``reset`` (the connection is torn: before the headers, or in the body at ``offset``),
+            ``lose`` (what is asked for is done, then the connection is torn instead of an answer), ``truncate`` (the body ends at
+            ``offset``, the headers say more), ``short`` (the body ends at ``offset`` and the headers say so), ``corrupt`` (the
+            byte at ``offset`` is another), ``drip`` (``bytes_per_s``), ``stall`` (nothing for ``seconds``, before the headers or
+            in the body at ``offset``), ``skew`` (the clock here is off by ``seconds``).
         method: The requests' method. Default: any.
         path: A regular expression that the decoded path must hold. Default: any.
         times: How many requests are hit. Default: 1; None: all.

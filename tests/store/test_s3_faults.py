@@ -1,0 +1,267 @@
+"""The fault table for S3: moto behind a proxy that fails as it is told. Its rows are those of docs/stores.md."""
+
+import http.client
+import re
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from streaming.errors import CredentialsError, DeniedError, StoreError, ThrottledError, UnavailableError
+from streaming.store import RetryPolicy, open_store
+from streaming.store.protocol import Store
+from streaming.testing.store import pattern, read
+
+PART = 5 << 20  # the least that S3 takes, but for the last one
+SIZE = PART + 1000
+DATA = pattern(SIZE)
+OPTIONS = {'single_put_bytes': '1mb', 'part_bytes': PART, 'timeout_s': 0.5}
+
+
+@dataclass
+class Rule:
+    """What to do wrong, with which requests, how often (None: always)."""
+
+    kind: str
+    method: str
+    path: str
+    times: int | None = 1
+    status: int = 503
+    code: str = 'InternalError'
+    offset: int = 1000
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hits(self, method: str, path: str) -> bool:
+        with self.lock:
+            if self.method != method or not re.search(self.path, path) or self.times == 0:
+                return False
+            if self.times is not None:
+                self.times -= 1
+            return True
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Passes one request on, takes the whole answer, and hands it out as well as the rule allows."""
+
+    protocol_version = 'HTTP/1.1'
+    backend: str
+    rules: list[Rule]
+
+    def do(self) -> None:
+        body = self.rfile.read(int(self.headers.get('content-length') or 0))
+        rule = next((rule for rule in self.rules if rule.hits(self.command, self.path)), None)
+        kind = '' if rule is None else rule.kind
+        if kind == 'reset':
+            return self.tear()
+        if kind == 'stall':
+            return self.stall()
+        if rule is not None and kind == 'status':
+            return self.reply(rule.status, {}, f'<Error><Code>{rule.code}</Code><Message>no</Message></Error>'.encode())
+        connection = http.client.HTTPConnection(self.backend)
+        try:
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in ('connection', 'transfer-encoding')}
+        if kind == 'lose':
+            return self.tear()
+        if rule is None or self.command != 'GET':
+            return self.reply(answer.status, headers, data)
+        return self.break_body(rule, answer.status, headers, data)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
+
+    def break_body(self, rule: Rule, status: int, headers: dict[str, str], data: bytes) -> None:
+        kept = data[: rule.offset]
+        if rule.kind == 'corrupt':
+            return self.reply(status, headers, kept + bytes([data[rule.offset] ^ 0xFF]) + data[rule.offset + 1 :])
+        if rule.kind == 'short':
+            return self.reply(status, {**headers, 'Content-Length': str(len(kept))}, kept)
+        self.close_connection = True
+        self.reply(status, {**headers, 'Content-Length': str(len(data))}, kept)
+        if rule.kind == 'reset in body':
+            self.tear()
+        elif rule.kind == 'stall in body':
+            self.stall()
+        elif rule.kind == 'drip':
+            with suppress(OSError):
+                for at in range(rule.offset, len(data), 20):
+                    self.wfile.write(data[at : at + 20])
+                    time.sleep(0.02)
+
+    def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if 'content-length' not in {name.lower() for name in headers}:
+            self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        if self.command != 'HEAD':
+            self.wfile.write(body)
+
+    def stall(self) -> None:
+        """Do nothing until the client leaves."""
+        self.close_connection = True
+        select.select([self.connection], [], [], 5)
+
+    def tear(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope='module')
+def proxy(moto_endpoint: str) -> Iterator[tuple[str, list[Rule]]]:
+    """Endpoint, and the rules in force."""
+    rules: list[Rule] = []
+    parts = {'backend': moto_endpoint.removeprefix('http://'), 'rules': rules}
+    server = ThreadingHTTPServer(('127.0.0.1', 0), type('Own', (Proxy,), parts))
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that left
+    server.shutdown_request = server.close_request  # type: ignore[method-assign]  # nothing between us and a reset
+    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
+    thread.start()
+    yield f'http://127.0.0.1:{server.server_port}', rules
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def rules(proxy: tuple[str, list[Rule]]) -> Iterator[list[Rule]]:
+    yield proxy[1]
+    proxy[1].clear()
+
+
+@pytest.fixture
+def url(proxy: tuple[str, list[Rule]], s3_bucket: str) -> str:
+    return f's3://{s3_bucket}/prefix?endpoint={proxy[0]}'
+
+
+@pytest.fixture
+def store(url: str, rules: list[Rule]) -> Iterator[Store]:
+    whole = open_store(url)
+    whole.put('key', DATA)
+    whole.close()
+    store = open_store(url, OPTIONS)
+    yield store
+    store.close()
+
+
+def get(store: Store) -> None:
+    assert store.get('key') == DATA
+
+
+def get_range(store: Store) -> None:
+    assert read(store, 'key', 1, SIZE - 1) == DATA[1:]
+
+
+def put(store: Store) -> None:
+    store.put('new', DATA[:1000])
+    assert store.get('new') == DATA[:1000]
+
+
+def put_in_parts(store: Store) -> None:
+    store.put('new', DATA)
+    assert store.get('new') == DATA
+
+
+def list_all(store: Store) -> None:
+    assert [(info.key, info.size) for info in store.list()] == [('key', SIZE)]
+
+
+def head(store: Store) -> None:
+    assert store.head('key').size == SIZE
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    'status 429': {'kind': 'status', 'status': 429, 'code': 'TooManyRequests'},
+    'status 500': {'kind': 'status', 'status': 500},
+    'status 503': {'kind': 'status', 'status': 503, 'code': 'SlowDown'},
+    'reset before headers': {'kind': 'reset'},
+    'answer lost': {'kind': 'lose'},
+    'reset in body': {'kind': 'reset in body'},
+    'truncated': {'kind': 'truncate'},
+    'short but consistent': {'kind': 'short'},
+    'corrupt': {'kind': 'corrupt'},
+    'drip': {'kind': 'drip'},
+    'stall before headers': {'kind': 'stall'},
+    'stall in body': {'kind': 'stall in body'},
+}
+IN_BODY = {'reset in body', 'truncated', 'short but consistent', 'corrupt', 'drip', 'stall in body'}
+OPERATIONS: dict[str, tuple[Callable[[Store], None], dict[str, str]]] = {
+    'get range': (get_range, {'method': 'GET', 'path': '/prefix/key'}),
+    'whole get': (get, {'method': 'GET', 'path': '/prefix/key'}),
+    'put': (put, {'method': 'PUT', 'path': '/prefix/new$'}),
+    'begin': (put_in_parts, {'method': 'POST', 'path': r'\?uploads'}),
+    'part': (put_in_parts, {'method': 'PUT', 'path': 'partNumber'}),
+    'commit': (put_in_parts, {'method': 'POST', 'path': 'uploadId'}),
+    'list': (list_all, {'method': 'GET', 'path': 'list-type=2'}),
+    'head': (head, {'method': 'HEAD', 'path': '/prefix/key'}),
+}
+CELLS = [
+    (fault, operation)
+    for fault in FAULTS
+    for operation in OPERATIONS
+    if (fault not in IN_BODY or operation in ('get range', 'whole get'))
+    and (fault != 'answer lost' or operation in ('put', 'begin', 'part', 'commit'))
+]
+
+
+@pytest.mark.parametrize(('fault', 'operation'), CELLS)
+def test_once(rules: list[Rule], store: Store, fault: str, operation: str) -> None:
+    """One failure is not noticed, but for the time that it takes."""
+    run, where = OPERATIONS[operation]
+    rule = Rule(**FAULTS[fault], **where)
+    rules.append(rule)
+    began = time.monotonic()
+    if (fault, operation) == ('corrupt', 'get range'):
+        # A range has no checksum of its own: the shard's hash catches it, one layer up.
+        with pytest.raises(AssertionError):
+            run(store)
+    else:
+        run(store)
+    assert time.monotonic() - began < 5
+    assert rule.times == 0
+
+
+@pytest.mark.parametrize(
+    ('fault', 'operation'), [cell for cell in CELLS if cell[0] in ('status 503', 'reset before headers', 'stall before headers')]
+)
+def test_for_ever(rules: list[Rule], url: str, store: Store, fault: str, operation: str) -> None:
+    """A failure that stays is one clear error before the deadline, and nothing is half-written."""
+    run, where = OPERATIONS[operation]
+    impatient = open_store(url, OPTIONS, retry=RetryPolicy(tries=3, first_wait_s=0.05))
+    rules.append(Rule(**FAULTS[fault], **where, times=None))
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r's3://.*(gave up after 3 tries)') as error:
+        run(impatient)
+    assert isinstance(error.value, (UnavailableError, ThrottledError))
+    assert time.monotonic() - began < 5
+    rules.clear()
+    list_all(store)
+    impatient.close()
+
+
+def test_a_clock_that_is_off(rules: list[Rule], store: Store) -> None:
+    """One error: boto3 signs, and does not set its clock by the answer."""
+    for operation, (run, where) in OPERATIONS.items():
+        rules.append(Rule('status', **where, status=403, code='RequestTimeTooSkewed', times=None))
+        began = time.monotonic()
+        # The answer to a HEAD does not say why.
+        with pytest.raises(DeniedError if operation == 'head' else CredentialsError, match=r's3://.*403'):
+            run(store)
+        assert time.monotonic() - began < 5, operation
+        rules.clear()

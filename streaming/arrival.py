@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _AHEAD_BYTES = 256 << 20
 
 # Of a cache with a limit, at most one part in so many lies ahead of a reader.
-_PART_AHEAD = 2
+_PART_AHEAD = 8
 
 # What is wrong with a shard, and not with the way to it: it is not there, or not what the index says. That a store cannot be
 # reached is no reason to go on with less data.

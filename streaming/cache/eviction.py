@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ['NEVER', 'next_uses', 'peak_bytes', 'soonest', 'victims']
+__all__ = ['NEVER', 'next_uses', 'one_after_the_other', 'peak_bytes', 'soonest', 'victims', 'victims_ahead']
 
 Int64Array = NDArray[np.int64]
 
@@ -18,25 +18,39 @@ Int64Array = NDArray[np.int64]
 NEVER = int(np.iinfo(np.int64).max)
 
 
-def next_uses(uses: Int64Array, position: int, shards: int, later: Int64Array | None = None, length: int = 0) -> Int64Array:
+def one_after_the_other(uses: Int64Array, length: int, later: Int64Array | None) -> Int64Array:
+    """The uses of two plans as those of one, int64 (3, uses of both).
+
+    Args:
+        uses: Shard, first and last batch of stretches in which shards are used, (3, uses).
+        length: Batches of the plan, after which the other one begins.
+        later: The uses of the other one, (3, later uses). None: it is not known.
+    """
+    uses = uses.astype(np.int64)
+    if later is None:
+        return uses
+    shift = np.array([[0], [length], [length]])
+    return np.concatenate([uses, later.astype(np.int64) + shift], axis=1)
+
+
+def next_uses(uses: Int64Array, positions: Int64Array, shards: int) -> Int64Array:
     """How many batches away the next use of each shard is; 0 where it is in use.
 
     Args:
-        uses: Shard, first and last batch of stretches in which shards are used, sorted by first batch, (3, uses).
-        position: The batch that is read next.
+        uses: Shard, first and last batch of stretches in which shards are used, int64 (3, uses).
+        positions: The batches that are read next by those who go through the plan, ascending, at least one, int64 (followers,).
         shards: How many shards there are.
-        later: The uses of the plan that comes afterwards, (3, later uses). Default: None, unknown.
-        length: Batches of the plan, after which the later one begins. Default: 0.
 
     Returns:
         Distances, int64 (shards,); NEVER where there is no use.
     """
+    shard, first, last = uses
+    # Who has not come to the use yet, and of those who is nearest to it; and whether anybody is within it.
+    before, until = np.searchsorted(positions, first, side='right'), np.searchsorted(positions, last, side='right')
+    distances = np.where(until > before, 0, first - positions[before - 1])
+    ahead = until > 0
     found = np.full(shards, NEVER, np.int64)
-    if later is not None:
-        # Of several values for one place the last is kept: from the latest use to the first.
-        found[later[0, ::-1]] = later[1, ::-1].astype(np.int64) + max(0, length - position)
-    ahead = uses[:, uses[2] >= position]
-    found[ahead[0, ::-1]] = np.maximum(0, ahead[1, ::-1].astype(np.int64) - position)
+    np.minimum.at(found, shard[ahead], distances[ahead])
     return found
 
 
@@ -48,20 +62,38 @@ def soonest(distances: Sequence[Int64Array], shards: int) -> Int64Array:
     return found
 
 
-def victims(distances: Int64Array, used: Int64Array, candidates: Int64Array, *, nearer: int = -1) -> Int64Array:
-    """The order in which shards go.
+def victims(distances: Int64Array, used: Int64Array, candidates: Int64Array) -> Int64Array:
+    """The order in which shards go, the first to go first.
 
     Args:
         distances: Batches to each shard's next use, int64 (shards,).
         used: When each was last used, by any clock that counts up, int64 (shards,).
         candidates: The shards that could go, int64 (candidates,).
-        nearer: Leave those alone whose next use is this near or nearer. Default: -1, none.
+    """
+    return candidates[np.lexsort((used[candidates], -distances[candidates]))]
+
+
+def victims_ahead(
+    distances: Int64Array, distances_then: Int64Array, used: Int64Array, candidates: Int64Array, lead: int
+) -> Int64Array:
+    """The same for a shard that is fetched ahead of its use: those that would go too if it were fetched when it is needed.
+
+    What is done with by then may be the better choice, and has to be waited for: otherwise whoever fetches far ahead fetches more
+    than who does not (Cao, Felten, Karlin and Li, "A study of integrated prefetching and caching strategies", SIGMETRICS 1995).
+
+    Args:
+        distances: Batches to each shard's next use, int64 (shards,).
+        distances_then: The same for the time when the fetched shard is needed.
+        used: When each was last used, int64 (shards,).
+        candidates: The shards that could go, int64 (candidates,).
+        lead: In how many batches the fetched shard is needed.
 
     Returns:
-        Shards, the first to go first, int64.
+        The shards that may go now, in the order in which they go; those behind one that may not are not among them.
     """
-    candidates = candidates[distances[candidates] > nearer]
-    return candidates[np.lexsort((used[candidates], -distances[candidates]))]
+    order = victims(distances_then, used, candidates)
+    is_idle = distances[order] > lead
+    return order[: len(order) if is_idle.all() else int(np.argmin(is_idle))]
 
 
 def peak_bytes(uses: Int64Array, sizes: Int64Array) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from streaming.cache.book import Book, Int64Array
-from streaming.cache.eviction import next_uses, soonest
+from streaming.cache.eviction import next_uses, one_after_the_other, soonest
 from streaming.cache.ledger import Ledger
 from streaming.cache.locks import try_lock
 
@@ -21,6 +21,10 @@ __all__ = ['Follower', 'Plans']
 
 # Files of plans that are kept though nobody says that he follows them: he may be about to.
 _KEPT = 8
+
+
+# A plan, the one that follows it, and the batches of the first.
+_Course = tuple[str, str, int]
 
 
 class Plans:
@@ -33,7 +37,7 @@ class Plans:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._folder = ledger.folder / 'plans'
-        self._loaded: dict[str, Int64Array] = {}
+        self._courses: dict[_Course, Int64Array] = {}
 
     def publish(self, name: str, compute: Callable[[], Int64Array]) -> None:
         """Write a plan's uses, unless they are there or another process is at it.
@@ -65,32 +69,44 @@ class Plans:
         """Let an iterator follow a plan of ``length`` batches from its first one on."""
         return Follower(self._ledger, name, length)
 
-    def distances(self, book: Book, shards: int) -> Int64Array:
-        """Batches to the next use of each shard, int64 (shards,), over all who follow a plan. The caller holds the folder."""
-        positions: dict[tuple[str, str, int], int] = {}
+    def distances(self, book: Book, shards: int, ahead: int = 0) -> Int64Array:
+        """Batches to the next use of each shard, int64 (shards,), over all who follow a plan. The caller holds the folder.
+
+        Args:
+            book: The state file.
+            shards: How many shards there are.
+            ahead: As it will be when everybody is so many batches further. Default: 0, as it is.
+        """
+        positions: dict[_Course, list[int]] = {}
         for plan, next_plan, length, position in book.followers():
-            key = plan, next_plan, length
-            # Of those who follow the same plan, the last to come needs a shard the longest.
-            positions[key] = min(position, positions.get(key, position))
+            positions.setdefault((plan, next_plan, length), []).append(position + ahead)
+        self._courses = {course: uses for course, uses in self._courses.items() if course in positions}
         found = []
-        for (plan, next_plan, length), position in positions.items():
-            uses = self._load(plan, shards)
+        for course, places in positions.items():
+            uses = self._uses_of(course, shards)
             if uses is not None:
-                found.append(next_uses(uses, position, shards, self._load(next_plan, shards), length))
-        self._loaded = {name: uses for name, uses in self._loaded.items() if any(name in key[:2] for key in positions)}
+                found.append(next_uses(uses, np.sort(np.array(places)), shards))
         return soonest(found, shards)
 
+    def _uses_of(self, course: _Course, shards: int) -> Int64Array | None:
+        found = self._courses.get(course)
+        if found is None:
+            plan, next_plan, length = course
+            uses, later = self._load(plan, shards), self._load(next_plan, shards)
+            if uses is None:
+                return None
+            found = one_after_the_other(uses, length, later)
+            if later is not None:
+                self._courses[course] = found
+        return found
+
     def _load(self, name: str, shards: int) -> Int64Array | None:
-        uses = self._loaded.get(name)
-        if uses is None:
-            try:
-                uses = np.load(self._path(name))
-            except (FileNotFoundError, ValueError):  # not written yet
-                return None
-            if uses.shape[:1] != (3,) or (uses.size and not 0 <= uses[0].min() <= uses[0].max() < shards):
-                return None
-            self._loaded[name] = uses
-        return uses
+        try:
+            uses: Int64Array = np.load(self._path(name))
+        except (FileNotFoundError, ValueError):  # not written yet
+            return None
+        is_sane = uses.shape[:1] == (3,) and (not uses.size or 0 <= uses[0].min() <= uses[0].max() < shards)
+        return uses if is_sane else None
 
     def _path(self, name: str) -> Path:
         return self._folder / f'{name}.npy'

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from streaming.cache.book import FETCHED, FOREIGN, Book
-from streaming.cache.eviction import victims
+from streaming.cache.eviction import NEVER, victims, victims_ahead
 from streaming.cache.ledger import Lease, Ledger
 from streaming.cache.plans import Plans
 from streaming.errors import ArgumentError, DeadlineError
@@ -138,9 +138,7 @@ class Room:
         """Evict what is over the limit, which an earlier run without one, or with a higher one, may have left."""
         if self.limit_bytes is not None:
             with self._held() as books:
-                excess = self._taken(books) - self.limit_bytes
-                if excess > 0:
-                    self._evict(books, excess, nearer=-1, spare=None)
+                self._evict(books, self._queue(books, None), self._taken(books) - self.limit_bytes)
 
     def _try_reserve(self, member: Member, shard: int, size: int, patient: bool) -> Lease | None:
         with self._held() as books:
@@ -156,25 +154,36 @@ class Room:
             return member.ledger.lease_of(book, shard)
 
     def _make_room(self, books: dict[str, Book], member: Member, shard: int, missing: int, patient: bool) -> bool:
+        """Free so many bytes; whether they are free. Who is not patient evicts nothing unless it is enough."""
         if patient:
-            return self._evict(books, missing, nearer=-1, spare=(member, shard))
-        distances = member.plans.distances(books[str(member.path)], len(books[str(member.path)].held))
-        return self._evict(books, missing, nearer=int(distances[shard]), spare=(member, shard))
-
-    def _evict(self, books: dict[str, Book], missing: int, *, nearer: int, spare: tuple[Member, int] | None) -> bool:
-        """Evict shards until ``missing`` bytes are free; whether they are. Those who would not wait give up before they begin."""
-        queue = self._queue(books, nearer, spare)
-        if nearer >= 0 and sum(int(books[str(folder.path)].held[shard]) for folder, shard in queue) < missing:
+            return self._evict(books, self._queue(books, (member, shard)), missing)
+        book = books[str(member.path)]
+        lead = int(member.plans.distances(book, len(book.held))[shard])
+        if lead == NEVER:  # no plan is known yet
             return False
+        queue = self._queue(books, (member, shard), lead)
+        enough = sum(int(books[str(folder.path)].held[victim]) for folder, victim in queue) >= missing
+        return enough and self._evict(books, queue, missing)
+
+    def _evict(self, books: dict[str, Book], queue: Sequence[tuple[Member, int]], missing: int) -> bool:
+        """Evict shards until ``missing`` bytes are free; whether they are."""
         for folder, shard in queue:
             if missing <= 0:
                 break
             missing -= _evict_one(folder, books[str(folder.path)], shard)
         return missing <= 0
 
-    def _queue(self, books: dict[str, Book], nearer: int, spare: tuple[Member, int] | None) -> list[tuple[Member, int]]:
-        """Shards that may go, of all folders, the first to go first."""
-        homes, shards, distances, used = [], [], [], []
+    def _queue(
+        self, books: dict[str, Book], spare: tuple[Member, int] | None, lead: int | None = None
+    ) -> list[tuple[Member, int]]:
+        """Shards that may go, of all folders, the first to go first.
+
+        Args:
+            books: The folders' books.
+            spare: The shard that needs the room.
+            lead: In how many batches it is needed. Default: None, at once.
+        """
+        homes, shards, distances, then, used = [], [], [], [], []
         for number, folder in enumerate(self._members):
             book = books[str(folder.path)]
             here = np.flatnonzero((book.held > 0) & (book.marks != FOREIGN))
@@ -183,9 +192,14 @@ class Room:
             homes.append(np.full(len(here), number))
             shards.append(here)
             distances.append(folder.plans.distances(book, len(book.held))[here])
+            if lead is not None:
+                then.append(folder.plans.distances(book, len(book.held), lead)[here])
             used.append(book.used[here])
-        home, shard = np.concatenate(homes), np.concatenate(shards)
-        order = victims(np.concatenate(distances), np.concatenate(used), np.arange(len(shard)), nearer=nearer)
+        home, shard, distance, last_used = map(np.concatenate, (homes, shards, distances, used))
+        if lead is None:
+            order = victims(distance, last_used, np.arange(len(shard)))
+        else:
+            order = victims_ahead(distance, np.concatenate(then), last_used, np.arange(len(shard)), lead)
         return [(self._members[home[at]], int(shard[at])) for at in order.tolist()]
 
     def _taken(self, books: dict[str, Book]) -> int:

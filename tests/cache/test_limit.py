@@ -1,11 +1,8 @@
 """A cache with a limit: never over it on disk, farthest next use first, never under a reader, and only what was fetched."""
 
-import fcntl
-import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,47 +28,6 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bytes_in(folder: Path) -> int:
-    """What lies in a folder, files that are growing too, each once: some are renamed while we look."""
-    sizes: dict[int, int] = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                status = os.lstat(os.path.join(place, name))
-                sizes[status.st_ino] = status.st_size
-    return sum(sizes.values())
-
-
-class Watch:
-    """Looks at a cache folder all the time.
-
-    While nothing is deleted, which takes the lock on the hidden folder: a listing takes time, and what it has counted could be
-    replaced by what it still comes to.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._end = threading.Event()
-        self.most = 0
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        gate = os.open(self._folder / '.streaming', os.O_RDONLY)
-        while not self._end.wait(0.001):
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            self.most = max(self.most, bytes_in(self._folder))
-            fcntl.flock(gate, fcntl.LOCK_UN)
-        os.close(gate)
-
-    def __enter__(self) -> 'Watch':
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-
 def table_of(remote: Path) -> ShardTable:
     return ShardTable.from_json((remote / 'index.json').read_bytes(), 'index')
 
@@ -89,14 +45,16 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('shuffle', [False, True])
-def test_never_over_the_limit_and_every_sample_right(remote: Path, tmp_path: Path, workers: int, shuffle: bool) -> None:
+def test_never_over_the_limit_and_every_sample_right(
+    remote: Path, tmp_path: Path, watch: Callable[[Path], Any], workers: int, shuffle: bool
+) -> None:
     limit = int(table_of(remote).raw_bytes.sum()) // 2
     dataset = make(remote, tmp_path, cache_limit=limit, shuffle=shuffle, shuffle_block_size=200)
     loader = StreamingDataLoader(dataset, batch_size=10, num_workers=workers)
-    with Watch(tmp_path) as watch:
+    with watch(tmp_path) as seen:
         for _ in range(2):
             assert sorted(number for batch in loader for number in batch['id'].tolist()) == list(range(SAMPLES))
-    assert limit // 2 < watch.most <= limit
+    assert limit // 2 < seen.most <= limit
     assert dataset.stats()[str(tmp_path)]['evicted_shards'] > 10
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 
 from streaming.store import open_store
 from streaming.writers.convert.job import Job, Part, PartResult
@@ -59,15 +58,14 @@ def write_records(job: Job, part: Part, batches: Iterator[Batch], report: Report
     sink = HeapSink(job, part) if part.stage == 'scatter' else ShardSink(job, part)
     records = samples = 0
     with sink:
-        add = sink.add
         for batch in batches:
             size = 0
-            for data in pipeline.run(batch):
-                add(data)
-                samples += 1
+            for data, sizes in pipeline.run(batch):
+                sink.add(data, sizes)
+                samples += len(sizes)
                 size += len(data)
-            records += len(batch.records)
-            report(batch.input_bytes, len(batch.records), size)
+            records += batch.count
+            report(batch.input_bytes, batch.count, size)
     result = PartResult(
         number=part.number,
         stage=part.stage,
@@ -85,11 +83,10 @@ def write_records(job: Job, part: Part, batches: Iterator[Batch], report: Report
 def _gather(job: Job, part: Part, report: Report) -> PartResult:
     samples = 0
     with ShardSink(job, part) as sink:
-        for data in read_heap(job, part):
-            sink.add(data)
-            samples += 1
-            if samples % 1024 == 0:
-                report(0, 0, 0)
+        for data, sizes in read_heap(job, part):
+            sink.add(data, sizes)
+            samples += len(sizes)
+            report(len(data), 0, len(data))
     result = PartResult(number=part.number, stage=part.stage, samples=samples, shards=sink.shards)
     _note(job, part, result, b'')
     return result
@@ -101,11 +98,11 @@ def _batches(job: Job, part: Part) -> Iterator[Batch]:
     left = part.limit
     for piece in part.ranges:
         for batch in job.source.read(piece, wanted):
-            if left is not None and left < len(batch.records):
-                yield replace(batch, records=batch.records[:left])
+            if left is not None and left < batch.count:
+                yield batch.first(left)
                 return
             yield batch
-            left = None if left is None else left - len(batch.records)
+            left = None if left is None else left - batch.count
         if left == 0:
             return
 

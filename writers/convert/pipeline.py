@@ -4,19 +4,25 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streaming.errors import ArgumentError, FormatError, StreamingError
 from streaming.format.mds import MDSSchema
+from streaming.writers.convert.blocks import BlockEncoder
 from streaming.writers.convert.job import Job
 from streaming.writers.convert.named import load_named
 from streaming.writers.convert.sources import BadRecord, Batch, Wanted
 from streaming.writers.convert.tokens import Packer, Tokenizing, load_tokenizer
-from streaming.writers.convert.values import fitter
+from streaming.writers.convert.values import Fitter
 
-__all__ = ['Pipeline', 'Rejects', 'Transform', 'wanted_of']
+__all__ = ['Block', 'Pipeline', 'Rejects', 'Transform', 'wanted_of']
 
 # Of a bad record that goes to the reject file.
 _MOST_TEXT = 10_000
 Sample = Mapping[str, Any]
+# Samples back to back, and the bytes of each (samples,).
+Block = tuple[bytes, NDArray[np.uint32]]
 
 
 class Rejects:
@@ -182,40 +188,47 @@ class Pipeline:
     def __init__(self, job: Job) -> None:
         self.rejects = Rejects(job.on_error)
         self._transform = Transform(job.function, job.tokenizing)
+        is_plain = self._transform.is_plain
+        encoded = (job.source.encodings() or {}) if is_plain and job.source.gives_encoded else {}
         # What a function or a tokenizer made is of its type; texts that stand for numbers are the source's.
-        encoded = (job.source.encodings() or {}) if self._transform.is_plain and job.source.gives_encoded else {}
-        self._fit = fitter(
+        self._fit = Fitter(
             {name: encoding for name, encoding in job.columns.items() if encoded.get(name) != encoding},
-            is_text=job.source.is_text and self._transform.is_plain,
+            is_text=job.source.is_text and is_plain,
             is_ragged=job.source.is_ragged or job.function is not None,
         )
         self._encode = MDSSchema.from_columns(job.columns).encoder()
+        self._blocks = BlockEncoder(job.columns, self._fit.fits, self._fit.may_lack)
 
     @property
     def dropped_tokens(self) -> int:
         """Tokens at the end of the part that do not fill a window."""
         return self._transform.dropped_tokens
 
-    def run(self, batch: Batch) -> Iterator[bytes]:
-        """The samples of a batch. A record is encoded whole or not at all."""
-        if self._transform.is_plain and self._fit is None:
-            yield from self._encode_all(batch)
+    def run(self, batch: Batch) -> Iterator[Block]:
+        """The samples of a batch, some at a time. A record is encoded whole or not at all."""
+        if self._transform.is_plain:
+            block = self._at_once(batch)
+            yield self._one_by_one(batch, self._transform.apply(batch, self.rejects)) if block is None else block
             return
-        for number, samples in self._transform.apply(batch, self.rejects):
+        rows = list(self._transform.apply(batch, self.rejects))
+        samples = [sample for _, samples in rows for sample in samples]
+        if samples:
+            block = self._at_once(Batch(samples, batch.locate, 0))
+            yield self._one_by_one(batch, rows) if block is None else block
+
+    def _at_once(self, batch: Batch) -> Block | None:
+        """A batch, if all of it is as it should be."""
+        try:
+            return self._blocks.encode(batch)
+        except Exception:  # whatever a value makes of being what it should not be; one by one it is found out
+            return None
+
+    def _one_by_one(self, batch: Batch, rows: Iterable[tuple[int, Sequence[Sample]]]) -> Block:
+        """The same sample by sample, without the records in which something is wrong."""
+        encoded: list[bytes] = []
+        for number, samples in rows:
             try:
-                encoded = [self._encode(sample if self._fit is None else self._fit(sample)) for sample in samples]
+                encoded += [self._encode(self._fit(sample)) for sample in samples]
             except Exception as error:  # of an encoding that another package brings, too
                 self.rejects.add(batch, number, error)
-                continue
-            yield from encoded
-
-    def _encode_all(self, batch: Batch) -> Iterator[bytes]:
-        """The same where nothing is done but to encode."""
-        encode = self._encode
-        for number, record in enumerate(batch.records):
-            try:
-                data = encode(record)  # type: ignore[arg-type]
-            except Exception as error:
-                self.rejects.add(batch, number, record.error if isinstance(record, BadRecord) else error)
-                continue
-            yield data
+        return b''.join(encoded), np.fromiter(map(len, encoded), np.uint32, len(encoded))

@@ -19,12 +19,13 @@ from itertools import pairwise
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.errors import CorruptError
 from streaming.format.index import ShardInfo
 from streaming.store import open_store
 from streaming.writers.convert.job import Job, Part, PartResult, Spill
-from streaming.writers.convert.sinks import Draws, Sink
+from streaming.writers.convert.sinks import Draws, Sink, cut_block
 from streaming.writers.convert.sources import Range
 
 __all__ = ['HeapSink', 'gather_parts', 'read_heap']
@@ -32,6 +33,8 @@ __all__ = ['HeapSink', 'gather_parts', 'read_heap']
 _JOURNAL = '.convert'
 # Of samples that wait in memory before they are put as one object.
 _SPILL_BYTES = 64 << 20
+# Samples that are put together of a heap at a time.
+_GATHERED = 256
 
 
 class HeapSink(Sink):
@@ -57,12 +60,13 @@ class HeapSink(Sink):
         self._samples: list[list[bytes]] = [[] for _ in range(self._part.heaps)]
         self._bytes = 0
 
-    def add(self, data: bytes) -> None:
-        drawn = self._draws.next()
-        # Heaps are ranges of numbers, so that sorted heaps, one after the other, are sorted.
-        heap = drawn * self._part.heaps >> 64
-        self._drawn[heap].append(drawn)
-        self._samples[heap].append(data)
+    def add(self, data: bytes, sizes: NDArray[np.uint32]) -> None:
+        for sample in cut_block(data, sizes):
+            drawn = self._draws.next()
+            # Heaps are ranges of numbers, so that sorted heaps, one after the other, are sorted.
+            heap = drawn * self._part.heaps >> 64
+            self._drawn[heap].append(drawn)
+            self._samples[heap].append(sample)
         self._bytes += len(data)
         if self._bytes > _SPILL_BYTES:
             self._spill()
@@ -116,8 +120,8 @@ def _length(spill: Spill, heap: int) -> int:
     return spill.bounds[heap + 1] - spill.bounds[heap]
 
 
-def read_heap(job: Job, part: Part) -> Iterator[bytes]:
-    """The samples of a heap, in the order of what they drew.
+def read_heap(job: Job, part: Part) -> Iterator[tuple[bytes, NDArray[np.uint32]]]:
+    """The samples of a heap, in the order of what they drew: some back to back, and the bytes of each.
 
     Raises:
         CorruptError: what lies there is no heap.
@@ -141,5 +145,6 @@ def read_heap(job: Job, part: Part) -> Iterator[bytes]:
     finally:
         store.close()
     order = np.argsort(np.concatenate(drawn), kind='stable') if drawn else np.zeros(0, np.int64)
-    for number in order.tolist():
-        yield samples[number]
+    for start in range(0, len(order), _GATHERED):
+        chosen = [samples[number] for number in order[start : start + _GATHERED].tolist()]
+        yield b''.join(chosen), np.fromiter(map(len, chosen), np.uint32, len(chosen))

@@ -1,12 +1,14 @@
 """Where a part's samples go: to shards of its folder, by split, or to heaps for a shuffle."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.format.index import ShardInfo
 from streaming.format.mds import MDSSchema, head_bytes
@@ -17,7 +19,7 @@ from streaming.writers.merge import moved
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ['Draws', 'ShardSink', 'Sink']
+__all__ = ['Draws', 'ShardSink', 'Sink', 'cut_block']
 
 # Threads of a part that compress and put. All cores have parts of their own; one more hides a store's latency.
 _PUBLISHERS = 2
@@ -28,11 +30,15 @@ class Sink(ABC):
     """Takes encoded samples, in order."""
 
     @abstractmethod
-    def add(self, data: bytes) -> None:
-        """Take a sample.
+    def add(self, data: bytes, sizes: NDArray[np.uint32]) -> None:
+        """Take samples.
+
+        Args:
+            data: Their bytes, back to back.
+            sizes: The bytes of each (samples,).
 
         Raises:
-            StreamingError: it, or one before it, cannot be stored.
+            StreamingError: one of them, or one before them, cannot be stored.
         """
 
     def __enter__(self) -> 'Self':
@@ -41,6 +47,12 @@ class Sink(ABC):
     @abstractmethod
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Store what is left; where the block raised, give up."""
+
+
+def cut_block(data: bytes, sizes: NDArray[np.uint32]) -> Iterator[bytes]:
+    """The samples of a block."""
+    ends = np.cumsum(sizes, dtype=np.int64).tolist()
+    return (data[start:end] for start, end in pairwise([0, *ends]))
 
 
 class EncodedWriter(MDSWriter):
@@ -57,6 +69,29 @@ class EncodedWriter(MDSWriter):
     def _use(self, schema: MDSSchema) -> None:
         super()._use(schema)
         self._begin(_same, head_bytes=head_bytes(0, self._config), bytes_a_sample=4)
+
+    def write_block(self, data: bytes, sizes: NDArray[np.uint32]) -> None:
+        """Write samples, as many at once as there is room for in a shard.
+
+        Args:
+            data: Their bytes, back to back.
+            sizes: The bytes of each (samples,).
+        """
+        view = memoryview(data)
+        ends = np.cumsum(sizes, dtype=np.int64)
+        counted = ends + self._bytes_a_sample * np.arange(1, len(sizes) + 1)
+        row = at = taken = 0
+        while row < len(sizes):
+            stop = int(np.searchsorted(counted, taken + self._threshold - self._size, 'right'))
+            if stop <= row or self._stopped:
+                # It begins a shard, needs a larger buffer, or is refused.
+                stop = row + 1
+                self.write(data[at : int(ends[row])])  # type: ignore[arg-type]
+            else:
+                self._append(view[at : int(ends[stop - 1])])
+                self._sizes.frombytes(sizes[row:stop].astype(self._sizes.typecode).tobytes())
+                self._size += int(counted[stop - 1]) - taken
+            row, at, taken = stop, int(ends[stop - 1]), int(counted[stop - 1])
 
     def _note_stored(self, shard: ShardInfo) -> None:
         super()._note_stored(shard)
@@ -114,18 +149,19 @@ class ShardSink(Sink):
         }
         for writer in self._writers.values():
             self._open.enter_context(writer)
-        self._add = [writer.write for writer in self._writers.values()]
+        self._every = list(self._writers.values())
         self._draws = Draws(job.shuffle_seed or 0, 1, part.number)
         total = sum(job.splits.values()) or 1.0
         self._bounds = [share / total * (1 << 64) for share in accumulate(job.splits.values())]
 
-    def add(self, data: bytes) -> None:
-        if len(self._add) == 1:
-            self._add[0](data)  # type: ignore[arg-type]
+    def add(self, data: bytes, sizes: NDArray[np.uint32]) -> None:
+        if len(self._every) == 1:
+            self._every[0].write_block(data, sizes)
             return
-        drawn = self._draws.next()
-        split = next((number for number, bound in enumerate(self._bounds) if drawn < bound), len(self._add) - 1)
-        self._add[split](data)  # type: ignore[arg-type]
+        for sample in cut_block(data, sizes):
+            drawn = self._draws.next()
+            split = next((number for number, bound in enumerate(self._bounds) if drawn < bound), len(self._every) - 1)
+            self._every[split].write(sample)  # type: ignore[arg-type]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._open.__exit__(kind, error, traceback)

@@ -11,44 +11,50 @@ import numpy as np
 from streaming.errors import ColumnTypeError, MissingExtraError
 from streaming.format.columns import get_encoding
 
-__all__ = ['JPEG', 'PNG', 'fitter', 'text_parser']
+__all__ = ['JPEG', 'PNG', 'Fitter', 'text_parser']
 
 JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 _TRUE, _FALSE = ('true', '1', 'yes'), ('false', '0', 'no')
 
 
-def fitter(
-    columns: Mapping[str, str], *, is_text: bool, is_ragged: bool
-) -> Callable[[Mapping[str, Any]], Mapping[str, Any]] | None:
-    """A function that makes a record's values fit their encodings; None where they are as they should be already.
-
-    It raises ColumnTypeError, naming the column, for a value that cannot be made to fit.
+class Fitter:
+    """Makes records fit the encodings of their columns.
 
     Args:
         columns: Their encodings.
         is_text: Whether numbers and so on come as texts.
         is_ragged: Whether a record may lack what others have; in a column of JSON that is null.
-    """
-    fitters = {name: made for name, encoding in columns.items() if (made := _fitter_of(encoding, is_text)) is not None}
-    may_lack = [name for name, encoding in columns.items() if encoding == 'json'] if is_ragged else []
-    if not fitters and not may_lack:
-        return None
 
-    def fit(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    Attributes:
+        fits: What makes a value fit, by column; those whose values are as they should be already are not there.
+        may_lack: The columns that a record may lack.
+    """
+
+    def __init__(self, columns: Mapping[str, str], *, is_text: bool, is_ragged: bool) -> None:
+        self._columns = columns
+        self.fits = {name: made for name, encoding in columns.items() if (made := _fitter_of(encoding, is_text)) is not None}
+        self.may_lack = [name for name, encoding in columns.items() if encoding == 'json'] if is_ragged else []
+
+    def __call__(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record with values that fit.
+
+        Raises:
+            ColumnTypeError: one cannot be made to fit; names the column.
+        """
+        if not self.fits and not self.may_lack:
+            return record
         fitted = dict(record)
-        for name in may_lack:
+        for name in self.may_lack:
             fitted.setdefault(name, None)
-        for name, fit_value in fitters.items():
+        for name, fit in self.fits.items():
             if name in fitted:
                 try:
-                    fitted[name] = fit_value(fitted[name])
+                    fitted[name] = fit(fitted[name])
                 except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
                     raise ColumnTypeError(
-                        f'column {name!r}: {fitted[name]!r:.80} cannot be made {columns[name]}: {error}'
+                        f'column {name!r}: {fitted[name]!r:.80} cannot be made {self._columns[name]}: {error}'
                     ) from error
         return fitted
-
-    return fit
 
 
 def _fitter_of(encoding: str, is_text: bool) -> Callable[[Any], Any] | None:
@@ -90,6 +96,8 @@ def _bool(text: str) -> bool:
 
 def _array(value: Any, dtype: str | None, shape: tuple[int, ...] | None) -> Any:
     """An array of a list, or of JSON; one of another dtype only where no whole number changes."""
+    if isinstance(value, np.ndarray) and shape is None and value.dtype.name == dtype:
+        return value
     if isinstance(value, bytes):
         return value  # encoded already
     if isinstance(value, str):

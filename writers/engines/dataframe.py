@@ -20,7 +20,7 @@ from streaming.writers import merge
 from streaming.writers.convert.sources import Wanted
 from streaming.writers.convert.sources.arrow_values import records_of
 from streaming.writers.convert.sources.files import join_url
-from streaming.writers.convert.values import fitter
+from streaming.writers.convert.values import Fitter
 from streaming.writers.destination import INDEX, split_out
 from streaming.writers.engines.load import load_extra
 from streaming.writers.engines.spark import our_errors
@@ -143,11 +143,11 @@ class _Run:
 def _write(dataframe: Any, run: _Run, options: Mapping[str, Any], function: Udf | None, keywords: Mapping[str, Any]) -> list[str]:
     """Write all partitions; their folders, in order."""
     columns: Mapping[str, str] = options['columns']
-    wanted, fit = Wanted(columns, tuple(columns), as_bytes=True), fitter(columns, is_text=False, is_ragged=False)
+    wanted, fit = Wanted(columns, tuple(columns), as_bytes=True), Fitter(columns, is_text=False, is_ragged=False)
 
     def rows(batches: Iterator[Any]) -> Iterator[Any]:
         pyarrow = load_extra('pyarrow', 'spark')
-        samples = (sample if fit is None else fit(sample) for batch in batches for sample in records_of(batch, wanted))
+        samples = (fit(sample) for batch in batches for sample in records_of(batch, wanted))
         for number, folder in _write_partition(run, options, samples):
             yield pyarrow.RecordBatch.from_pydict({'number': [number], 'folder': [folder]})
 

@@ -211,7 +211,7 @@ def test_bad_records_go_to_a_file(lines: Path, tmp_path: Path) -> None:
     lines.write_text('\n\n'.join(text))
     summary = convert(lines, tmp_path / 'out', workers=2, on_error='reject', columns={'id': 'int'}, **SMALL)
     assert (summary.rejected, summary.samples, summary.records) == (3, COUNT - 3, COUNT)
-    assert [number for number in range(COUNT) if number not in ids(tmp_path / 'out')] == [300, 700, 701]
+    assert set(range(COUNT)) - set(ids(tmp_path / 'out')) == {300, 700, 701}
     rejected = [
         json.loads(line) for path in sorted((tmp_path / 'out' / 'rejected').iterdir()) for line in path.read_text().splitlines()
     ]

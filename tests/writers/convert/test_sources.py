@@ -125,7 +125,7 @@ class TestCSV:
             (tmp_path / f'a{end}').write_bytes(gzip.compress(plain.read_bytes()))
         job = prepare(tmp_path / f'a{end}', tmp_path / 'out', part_bytes=part_bytes)
         assert job.columns == {'id': 'int', 'zip': 'str', 'x': 'float64', 'text': 'str'}
-        assert part_bytes > 100 or len(plan_parts(job)) > 5
+        assert part_bytes > 100 or len(plan_parts(job)) > 3
         assert converted(tmp_path / f'a{end}', tmp_path / 'out', part_bytes=part_bytes) == expected
 
     def test_bad_rows_have_lines(self, tmp_path: Path) -> None:

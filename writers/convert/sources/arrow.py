@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from streaming.errors import FormatError
-from streaming.writers.convert.sources.arrow_values import load_arrow, records_of, schema_encodings
+from streaming.writers.convert.sources.arrow_values import columns_of, load_arrow, schema_encodings
 from streaming.writers.convert.sources.base import Batch, Range, Source, Wanted
 from streaming.writers.convert.sources.files import Files, InputFile
 
@@ -145,7 +145,7 @@ class ArrowSource(Source):
                 rows = chosen.slice(start, _ROWS)
                 first = row + start
                 size = round(len(rows) * row_bytes) if row_bytes else rows.nbytes
-                yield Batch(records_of(rows, wanted), lambda index, first=first: f'{name}, row {first + index}', size)  # type: ignore[misc]
+                yield Batch(None, lambda index, first=first: f'{name}, row {first + index}', size, columns_of(rows, wanted))  # type: ignore[misc]
             row += len(batch)
 
     def close(self) -> None:

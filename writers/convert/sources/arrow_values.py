@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from streaming.errors import MissingExtraError
-from streaming.writers.convert.sources.base import Wanted
+from streaming.format.columns import get_encoding
+from streaming.writers.convert.sources.base import Batch, Wanted
 from streaming.writers.convert.values import JPEG, PNG
 
-__all__ = ['encoding_of', 'load_arrow', 'records_of', 'schema_encodings']
+__all__ = ['columns_of', 'encoding_of', 'load_arrow', 'records_of', 'schema_encodings']
 
 
 def load_arrow() -> ModuleType:
@@ -101,14 +102,19 @@ def _is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
-def records_of(batch: Any, wanted: Wanted) -> list[dict[str, Any]]:
+def columns_of(batch: Any, wanted: Wanted) -> dict[str, Any]:
+    """The columns of a RecordBatch, as a batch of records has them."""
+    return {
+        name: _values(batch.column(number), wanted.encodings.get(name), wanted) for number, name in enumerate(batch.schema.names)
+    }
+
+
+def records_of(batch: Any, wanted: Wanted) -> Sequence[Any]:
     """The rows of a RecordBatch as samples."""
-    names = batch.schema.names
-    columns = [_values(batch.column(number), wanted.encodings.get(name), wanted) for number, name in enumerate(names)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return Batch(None, str, 0, columns_of(batch, wanted)).records
 
 
-def _values(array: Any, encoding: str | None, wanted: Wanted) -> Sequence[Any]:
+def _values(array: Any, encoding: str | None, wanted: Wanted) -> Any:
     """The values of a column, one a row: for an encoding that takes an array, arrays; None where there is none."""
     pa = load_arrow()
     kind = array.type
@@ -119,7 +125,7 @@ def _values(array: Any, encoding: str | None, wanted: Wanted) -> Sequence[Any]:
     if pa.types.is_temporal(kind):
         return [value if value is None else str(getattr(value, 'isoformat', value.__str__)()) for value in array.to_pylist()]
     if _is_file(kind) and encoding != 'json':
-        return array.field('bytes').to_pylist()  # type: ignore[no-any-return]
+        return array.field('bytes').to_pylist()
     if array.null_count:
         return _objects(array)
     if _is_string(kind):
@@ -128,15 +134,15 @@ def _values(array: Any, encoding: str | None, wanted: Wanted) -> Sequence[Any]:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _slices(array, kind)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        return array.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+        return array.to_numpy(zero_copy_only=False)
     if encoding is not None and encoding.startswith('ndarray') and not array.flatten().null_count:
-        return _arrays(array, kind)
+        return _arrays(array, kind, encoding if wanted.as_bytes else '')
     return _objects(array)
 
 
-def _objects(array: Any) -> list[Any]:
+def _objects(array: Any) -> Any:
     """The values as plain objects; maps as dictionaries, at any depth."""
-    return array.to_pylist(maps_as_pydicts='strict')  # type: ignore[no-any-return]
+    return array.to_pylist(maps_as_pydicts='strict')
 
 
 def _slices(array: Any, kind: Any) -> list[bytes]:
@@ -151,10 +157,31 @@ def _slices(array: Any, kind: Any) -> list[bytes]:
     return [text[start:end] for start, end in pairwise((bounds - first).tolist())]
 
 
-def _arrays(array: Any, kind: Any) -> list[Any]:
-    """A list column as one NumPy array a row."""
-    if load_arrow().types.is_fixed_size_list(kind):
-        return list(array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), kind.list_size))
+def _arrays(array: Any, kind: Any, encoding: str) -> Any:
+    """A list column as an array (rows, ...), as one array a row, or as what the encoding makes of each.
+
+    Args:
+        array: The column.
+        kind: Its type.
+        encoding: Empty: rows are to stay arrays.
+    """
     values = array.flatten().to_numpy(zero_copy_only=False)
+    if load_arrow().types.is_fixed_size_list(kind):
+        return values.reshape(len(array), kind.list_size)
+    if not len(array):
+        return []
     bounds = array.offsets.to_numpy()
-    return [values[start:end] for start, end in pairwise((bounds - bounds[0]).tolist())] if len(array) else []
+    bounds = bounds - bounds[0]
+    if encoding != f'ndarray:{values.dtype.name}':
+        return [values[start:end] for start, end in pairwise(bounds.tolist())]
+    # What stands before the values says how many there are.
+    heads = {length: _head(encoding, values.dtype, length) for length in np.unique(np.diff(bounds)).tolist()}
+    data = values.astype(values.dtype.newbyteorder('<'), copy=False).tobytes()
+    steps = pairwise((bounds * values.dtype.itemsize).tolist())
+    return [heads[(end - start) // values.dtype.itemsize] + data[start:end] for start, end in steps]
+
+
+def _head(encoding: str, dtype: Any, length: int) -> bytes:
+    """What an encoding writes before the values of an array."""
+    encoded = get_encoding(encoding).encode(np.zeros(length, dtype))
+    return encoded[: len(encoded) - length * dtype.itemsize]

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = ['BadRecord', 'Batch', 'Range', 'Source', 'Wanted', 'cut']
 
 # Where columns are to be found out about: ranges of about this size, as many as this. Whoever looks stops before.
@@ -54,19 +57,49 @@ class BadRecord:
     text: str = ''
 
 
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """Records that were read together.
+    """Records that were read together: as records, or as columns of values.
 
     Args:
-        records: Each a mapping, or a `BadRecord`.
+        records: Each a mapping, or a `BadRecord`. Default: None, what the columns make.
         locate: From a record's number in the batch to where it stands, as in ``train.jsonl, line 17``. May be slow.
         input_bytes: How much of the range's input this was.
+        columns: Values by column: a list, an array (records,) of numbers, or one (records, ...) of arrays.
+            Default: None, there are only records.
     """
 
-    records: Sequence[Mapping[str, Any] | BadRecord]
-    locate: Callable[[int], str]
-    input_bytes: int
+    __slots__ = ('_records', 'columns', 'input_bytes', 'locate')
+
+    def __init__(
+        self,
+        records: Sequence[Mapping[str, Any] | BadRecord] | None,
+        locate: Callable[[int], str],
+        input_bytes: int,
+        columns: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
+    ) -> None:
+        self._records = records
+        self.locate, self.input_bytes, self.columns = locate, input_bytes, columns
+
+    @property
+    def records(self) -> Sequence[Mapping[str, Any] | BadRecord]:
+        """The records; made of the columns when they are first asked for."""
+        if self._records is None:
+            columns = self.columns or {}
+            values = [
+                column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column for column in columns.values()
+            ]
+            self._records = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+        return self._records
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.columns.values()))) if self.columns else len(self.records)
+
+    def first(self, count: int) -> 'Batch':
+        """The first of them."""
+        columns = None if self.columns is None else {name: values[:count] for name, values in self.columns.items()}
+        return Batch(None if columns else self.records[:count], self.locate, self.input_bytes, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +174,7 @@ class Source(ABC):
 
     def count(self, piece: Range) -> int:
         """How many records a range has, good ones and bad ones."""
-        return sum(len(batch.records) for batch in self.read(piece, Wanted())) if piece.records is None else piece.records
+        return sum(batch.count for batch in self.read(piece, Wanted())) if piece.records is None else piece.records
 
     def total_bytes(self) -> int:
         """How large all of the input is, or about that."""

@@ -31,12 +31,10 @@ class Chunk:
     Args:
         text: The lines; only the file's last one may lack its newline.
         start: Where they begin in the file's content.
-        first_line: Number of the first one, from 1; None where it was not counted.
     """
 
     text: bytes
     start: int
-    first_line: int | None
 
 
 def content_sizes(files: Files) -> list[int]:
@@ -83,7 +81,7 @@ def read_lines(files: Files, piece: Range) -> Iterator[Chunk]:
     """
     name = files.name(piece.place, piece.key)
     with unpacked(name), files.open(piece.place, piece.key) as file, open_packed(file, piece.key) as content:
-        at, line = _go_to(content, piece.start, can_seek=not is_packed(piece.key))
+        at = _go_to(content, piece.start, can_seek=not is_packed(piece.key))
         while piece.end is None or at < piece.end:
             text = content.read(_CHUNK_BYTES if piece.end is None else min(_CHUNK_BYTES, piece.end - at))
             if not text:
@@ -91,38 +89,31 @@ def read_lines(files: Files, piece: Range) -> Iterator[Chunk]:
             if not text.endswith(b'\n'):
                 text += content.readline()
             start, at = at, at + len(text)
-            yield Chunk(text.removeprefix(_BOM) if start == 0 else text, start, line)
-            line = None if line is None else line + text.count(b'\n')
+            yield Chunk(text.removeprefix(_BOM) if start == 0 else text, start)
 
 
-def _go_to(content: BinaryIO, start: int, *, can_seek: bool) -> tuple[int, int | None]:
-    """Go to the first line that begins at a byte or later; say where that is, and its number if it was counted."""
+def _go_to(content: BinaryIO, start: int, *, can_seek: bool) -> int:
+    """Go to the first line that begins at a byte or later; say where that is."""
     if not start:
-        return 0, 1
-    line: int | None = 1
+        return 0
     if can_seek:
         content.seek(start - 1)
-        line = None
     else:
         at = 0
         while at < start - 1:
-            passed = content.read(min(_CHUNK_BYTES, start - 1 - at))
+            passed = len(content.read(min(_CHUNK_BYTES, start - 1 - at)))
             if not passed:
-                return at, line
-            at += len(passed)
-            line = (line or 0) + passed.count(b'\n')
-    rest = content.readline()
-    return start - 1 + len(rest), None if line is None else line + rest.count(b'\n')
+                return at
+            at += passed
+    return start - 1 + len(content.readline())
 
 
 def line_number(files: Files, piece: Range, chunk: Chunk, before: int) -> int:
     """The number of a line, from 1, that has so many others of its chunk before it. Reads what stands before the chunk."""
-    if chunk.first_line is not None:
-        return chunk.first_line + before
     count = 0
     left = chunk.start
-    with files.open(piece.place, piece.key) as file:
-        while left > 0 and (text := file.read(min(_CHUNK_BYTES, left))):
+    with files.open(piece.place, piece.key) as file, open_packed(file, piece.key) as content:
+        while left > 0 and (text := content.read(min(_CHUNK_BYTES, left))):
             count += text.count(b'\n')
             left -= len(text)
     return count + 1 + before

@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from streaming.errors import FormatError
-from streaming.writers.convert.sources.arrow_values import load_arrow, records_of, schema_encodings
+from streaming.writers.convert.sources.arrow_values import columns_of, load_arrow, schema_encodings
 from streaming.writers.convert.sources.base import Batch, Range, Source, Wanted
 from streaming.writers.convert.sources.files import Files, InputFile
 
@@ -148,4 +148,5 @@ class ParquetSource(Source):
 
 
 def _batch(rows: Any, wanted: Wanted, name: str, first: int, row_bytes: float) -> Batch:
-    return Batch(records_of(rows, wanted), lambda number: f'{name}, row {first + number}', round(len(rows) * row_bytes))
+    columns = columns_of(rows, wanted)
+    return Batch(None, lambda number: f'{name}, row {first + number}', round(len(rows) * row_bytes), columns)

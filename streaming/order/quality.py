@@ -7,13 +7,16 @@ in use at a time, coming into use evenly, because those must be fetched and kept
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.order.config import OrderConfig, StreamSamples
 from streaming.order.partition import Int64Array
 from streaming.order.plan import Plan
 from streaming.world import World
 
-__all__ = ['ShuffleQuality', 'measure', 'order_of_node', 'shards_in_use']
+__all__ = ['ShuffleQuality', 'measure', 'order_of_node', 'over_epoch', 'shards_in_use']
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,8 @@ def measure(order: Int64Array, samples_per_shard: Int64Array, *, windows: int = 
         samples_per_shard: Samples of each shard, int64 (shards,).
         windows: In how many windows to cut the epoch. Default: 40.
     """
-    shard_of = np.repeat(np.arange(len(samples_per_shard)), samples_per_shard)
-    shards, count = shard_of[order], len(order)
-    places = np.full(len(shard_of), -1)
-    places[order] = np.arange(count)
-    beside = (shard_of[1:] == shard_of[:-1]) & (places[1:] >= 0) & (places[:-1] >= 0)
-    distance = np.abs(np.diff(places))[beside]
-    middle = ((places[1:] + places[:-1]) / 2)[beside]
+    shards, count = _shards(order, samples_per_shard), len(order)
+    distance, middle = _neighbours(order, samples_per_shard)
     is_late = middle > min(0.9 * count, float(middle.max(initial=0)) - 1)
     length = max(1, count // windows)
     read = [len(np.unique(shards[begin : begin + length])) for begin in range(0, count - length + 1, length)]
@@ -90,9 +88,43 @@ def measure(order: Int64Array, samples_per_shard: Int64Array, *, windows: int = 
     )
 
 
+def over_epoch(order: Int64Array, samples_per_shard: Int64Array, *, parts: int = 20) -> tuple[FloatArray, FloatArray]:
+    """How good an order is from the beginning of the epoch to its end.
+
+    Args:
+        order: The samples as they are read, each at most once, int64 (samples,).
+        samples_per_shard: Samples of each shard, int64 (shards,).
+        parts: In how many parts to cut the epoch. Default: 20.
+
+    Returns:
+        Of each part the mean distance between samples that are neighbours in their shard (NaN where there are none), and the
+        number of shards that are read in it; float64 (parts,) each.
+    """
+    distance, middle = _neighbours(order, samples_per_shard)
+    part = np.minimum((middle * parts // max(1, len(order))).astype(np.int64), parts - 1)
+    sums, counts = (np.bincount(part, weights, parts) for weights in (distance, None))
+    spread = np.divide(sums, counts, out=np.full(parts, np.nan), where=counts > 0)
+    cuts = np.array_split(_shards(order, samples_per_shard), parts)
+    return spread, np.array([len(np.unique(cut)) for cut in cuts], np.float64)
+
+
+def _shards(order: Int64Array, samples_per_shard: Int64Array) -> Int64Array:
+    """The shard of each sample of an order."""
+    return np.repeat(np.arange(len(samples_per_shard)), samples_per_shard)[order]
+
+
+def _neighbours(order: Int64Array, samples_per_shard: Int64Array) -> tuple[Int64Array, FloatArray]:
+    """Of all samples that lie beside each other in a shard: how far apart they are read, and the middle between them."""
+    shard_of = np.repeat(np.arange(len(samples_per_shard)), samples_per_shard)
+    places = np.full(len(shard_of), -1)
+    places[order] = np.arange(len(order))
+    beside = (shard_of[1:] == shard_of[:-1]) & (places[1:] >= 0) & (places[:-1] >= 0)
+    return np.abs(np.diff(places))[beside], ((places[1:] + places[:-1]) / 2)[beside]
+
+
 def shards_in_use(order: Int64Array, samples_per_shard: Int64Array) -> Int64Array:
     """How many shards are between their first and their last use at each sample of an order, int64 (samples,)."""
-    shards = np.repeat(np.arange(len(samples_per_shard)), samples_per_shard)[order]
+    shards = _shards(order, samples_per_shard)
     _, first = np.unique(shards, return_index=True)
     _, from_end = np.unique(shards[::-1], return_index=True)
     change = np.bincount(first, minlength=len(order) + 1) - np.bincount(len(order) - from_end, minlength=len(order) + 1)

@@ -12,7 +12,7 @@ import pytest
 from streaming.order.config import OrderConfig, StreamSamples
 from streaming.order.partition import Grid
 from streaming.order.plan import Plan
-from streaming.order.quality import ShuffleQuality, measure, order_of_node, shards_in_use
+from streaming.order.quality import ShuffleQuality, measure, order_of_node, over_epoch, shards_in_use
 from streaming.order.sampling import draw_shards
 from streaming.order.windowed import Windowed, deal_shards
 from streaming.world import World
@@ -127,6 +127,14 @@ def test_what_quality_measures() -> None:
     assert (found.spread, found.window, found.most_in_use) == ((2 + 2 + 1) / 3, (2 + 2 + 1) / 3, 2)
     assert found.spread_at_end == 1
     assert shards_in_use(np.array([0, 2, 1, 3, 4, 5]), sizes).tolist() == [1, 2, 2, 1, 1, 1]
+
+
+def test_quality_over_the_epoch() -> None:
+    spread, window = over_epoch(np.array([0, 2, 1, 3, 4, 5]), np.array([2, 2, 2]), parts=3)
+    assert spread.tolist() == [2, 2, 1]
+    assert window.tolist() == [2, 2, 1]
+    spread, _ = over_epoch(np.array([0, 1, 2, 3]), np.array([2, 1, 1]), parts=2)
+    assert np.array_equal(spread, [1, np.nan], equal_nan=True)
 
 
 @pytest.mark.parametrize('algo', ['windowed', 'py1e', 'py1br', 'py1s', 'py2s', 'naive', None])

@@ -1,9 +1,12 @@
 """Raw shards -> samples, a file a format."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streaming.format.index import ShardInfo
 
@@ -27,6 +30,9 @@ class Reader(Protocol):
     @property
     def read(self) -> Callable[[int], dict[str, Any]]:
         """Decodes a sample as brackets do, by a number that is known to be one of the shard's."""
+
+    def read_each(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Decode some samples (N,) as `read` does, each when it is taken."""
 
     def mapped(self, leases: ExitStack) -> 'Mapped | None':
         """What whole columns can be gathered from, until ``leases`` is closed; None where samples have to be read one by one."""

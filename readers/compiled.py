@@ -6,7 +6,7 @@ else an index says reach it as values. What is odd about a sample is left to a g
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,10 @@ from streaming.readers.windows import LONG_TEXT, Windows
 __all__ = ['compile_reader']
 
 Read = Callable[[int], dict[str, Any]]
+# From the numbers of samples, where each begins and where it ends to the samples, each read when it is taken.
+ReadEach = Callable[[Sequence[int], Sequence[int], Sequence[int]], Iterator[dict[str, Any]]]
+
+_Bind = Callable[..., tuple[Read, ReadEach]]
 
 
 def compile_reader(
@@ -26,8 +30,8 @@ def compile_reader(
     windows: Windows,
     offsets: Sequence[int],
     explain: Read,
-) -> Read:
-    """A function from the number of a sample, which must be one of the shard's, to the sample.
+) -> tuple[Read, ReadEach]:
+    """A function from the number of a sample, which must be one of the shard's, to the sample; and one for many samples.
 
     Args:
         names: Of the columns.
@@ -39,8 +43,7 @@ def compile_reader(
     """
     bind, head = _compile(tuple(encodings), tuple(wanted))
     helpers = [_helper(encoding, windows) if needed else None for encoding, needed in zip(encodings, wanted, strict=True)]
-    read: Read = bind(tuple(names), helpers, head.unpack_from, windows.data, windows.view, offsets, explain)
-    return read
+    return bind(tuple(names), helpers, head.unpack_from, windows.data, windows.view, offsets, explain)
 
 
 def _helper(encoding: Encoding, windows: Windows) -> Any:
@@ -61,7 +64,7 @@ def _is_regular(encoding: Array) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _compile(encodings: tuple[Encoding, ...], wanted: tuple[bool, ...]) -> tuple[Callable[..., Read], struct.Struct]:
+def _compile(encodings: tuple[Encoding, ...], wanted: tuple[bool, ...]) -> tuple[_Bind, struct.Struct]:
     head, source = _write_source(encodings, wanted)
     namespace: dict[str, Any] = {'failures': (ValueError, OverflowError, LookupError, struct.error)}
     exec(compile(source, '<reader of a schema>', 'exec'), namespace)
@@ -87,23 +90,29 @@ def _write_source(encodings: Sequence[Encoding], wanted: Sequence[bool]) -> tupl
             items.append(f'name{number}: {value}')
     count = len(encodings)
     body = [
-        'start, end = offsets[number], offsets[number + 1]',
-        'try:',
-        *([f'    {", ".join(targets)}, = head(view, start)'] if targets else []),
-        *(f'    {step}' for step in steps),
-        f'    if {end} == end:',
-        f'        return {{{", ".join(items)}}}',
-        'except failures:',
-        '    pass',
-        'return explain(number)',
+        *([f'{", ".join(targets)}, = head(view, start)'] if targets else []),
+        *steps,
+        f'sample = {{{", ".join(items)}}} if {end} == end else None',
     ]
     lines = [
         'def bind(names, helpers, head, data, view, offsets, explain):',
         f'    ({"".join(f"name{number}, " for number in range(count))}) = names',
         f'    ({"".join(f"h{number}, " for number in range(count))}) = helpers',
         '    def read(number):',
-        *(f'        {line}' for line in body),
-        '    return read',
+        '        start, end = offsets[number], offsets[number + 1]',
+        '        try:',
+        *(f'            {line}' for line in body),
+        '        except failures:',
+        '            sample = None',
+        '        return explain(number) if sample is None else sample',
+        '    def read_each(numbers, starts, ends):',
+        '        for number, start, end in zip(numbers, starts, ends):',
+        '            try:',
+        *(f'                {line}' for line in body),
+        '            except failures:',
+        '                sample = None',
+        '            yield explain(number) if sample is None else sample',
+        '    return read, read_each',
     ]
     return head, '\n'.join(lines)
 

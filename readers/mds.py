@@ -1,12 +1,13 @@
 """Reading an MDS shard: one map a shard, one look at two offsets a sample."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.errors import FormatError
 from streaming.format.columns import get_encoding
@@ -74,13 +75,21 @@ class MDSReader:
             encodings = tuple(get_encoding(name) for name in shard.column_encodings)
             wanted = tuple(columns is None or name in columns for name in shard.column_names)
             schema = shard.column_names, encodings, wanted
-            self.read = compile_reader(*schema, windows, offsets, self.read)
-            self._mapped = Mapped(Schema.of(*schema), windows, np.lib.stride_tricks.sliding_window_view(checked, 2))
+            self.read, self._read_each = compile_reader(*schema, windows, offsets, self.read)
+            bounds: NDArray[np.uint32] = np.ndarray((shard.samples, 2), '<u4', data, 4, (4, 4))
+            self._mapped = Mapped(Schema.of(*schema), windows, bounds)
 
     @property
     def data(self) -> memoryview:
         """The raw shard."""
         return self._data
+
+    def read_each(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Decode some samples (N,) as `read` does, each when it is taken."""
+        if self._mapped is None:
+            return map(self.read, numbers.tolist())
+        starts, ends = self._mapped.bounds[numbers].T.tolist()
+        return self._read_each(numbers.tolist(), starts, ends)
 
     def mapped(self, leases: ExitStack) -> Mapped | None:
         """What whole columns can be gathered from; None where samples have to be read one by one."""

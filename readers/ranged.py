@@ -5,11 +5,12 @@ they do on the file. Whether reading by range pays is not decided here.
 """
 
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.format.mds import head_bytes, read_offsets
 from streaming.format.shard import ShardInfo
@@ -132,6 +133,10 @@ class RangedReader:
 
     def __len__(self) -> int:
         return self._shard.samples
+
+    def read_each(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Decode some samples (N,) as `read` does, each when it is taken."""
+        return map(self.read, numbers.tolist())
 
     def mapped(self, leases: ExitStack) -> None:
         """None: samples have to be read one by one."""

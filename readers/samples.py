@@ -42,7 +42,9 @@ class SampleReader:
 
     def read_many(self, sample_ids: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Samples in the order of their ids (N,), which must be of the dataset, each decoded when it is taken."""
-        shards, numbers = (found.tolist() for found in self._table.find(sample_ids))
+        shards, numbers = self._table.find(sample_ids)
+        if len(shards) and (shards == shards[0]).all():
+            return self._get(int(shards[0])).read_each(numbers)
         parts = [slice(first, first + _TOGETHER) for first in range(0, len(shards), _TOGETHER)]
         return chain.from_iterable(self._read_some(shards[part], numbers[part]) for part in parts)
 
@@ -73,8 +75,9 @@ class SampleReader:
                 whole.append(mapped)
             return gather(whole, parts, places)
 
-    def _read_some(self, shards: list[int], numbers: list[int]) -> Iterator[dict[str, Any]]:
-        reads = {shard: self._get(shard).read for shard in dict.fromkeys(shards)}
+    def _read_some(self, shards: NDArray[np.int64], numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        of_each = shards.tolist()
+        reads = {shard: self._get(shard).read for shard in dict.fromkeys(of_each)}
         if len(reads) == 1:
-            return map(reads[shards[0]], numbers)
-        return (reads[shard](number) for shard, number in zip(shards, numbers, strict=True))
+            return self._get(of_each[0]).read_each(numbers)
+        return (reads[shard](number) for shard, number in zip(of_each, numbers.tolist(), strict=True))

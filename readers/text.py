@@ -1,9 +1,12 @@
 """Reading shards of text: a line a sample, offsets in a file of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streaming.errors import FormatError
 from streaming.format.index import ShardInfo
@@ -50,6 +53,10 @@ class TextReader:
 
     def __len__(self) -> int:
         return self._samples
+
+    def read_each(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Decode some samples (N,) as `read` does, each when it is taken."""
+        return map(self.read, numbers.tolist())
 
     def mapped(self, leases: ExitStack) -> None:
         """None: samples have to be read one by one."""

@@ -19,6 +19,9 @@ __all__ = ['LocalDataset']
 
 _OPEN_SHARDS = 1024
 
+# Samples whose places are looked up at once while iterating.
+_TOGETHER = 1024
+
 
 class LocalDataset:
     """A dataset in a folder, read where it lies and never changed. Works as a map-style dataset of torch.
@@ -82,11 +85,8 @@ class LocalDataset:
         return samples
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        def read_shard(shard: int) -> Iterator[dict[str, Any]]:
-            reader = self._readers.get(shard)
-            return map(reader.read, range(len(reader)))
-
-        return chain.from_iterable(map(read_shard, range(len(self._table))))
+        blocks = range(0, self._size, _TOGETHER)
+        return chain.from_iterable(self._read_many(np.arange(first, min(first + _TOGETHER, self._size))) for first in blocks)
 
     def _open(self, shard: int) -> Reader:
         return open_shard(self._folder, self._table[shard], columns=self._columns, allow_unsafe_types=self.allow_unsafe_types)

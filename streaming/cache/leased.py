@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streaming.cache.book import Book
 from streaming.cache.ledger import Ledger, release
 from streaming.cache.shards import ShardCache
@@ -74,6 +77,10 @@ class LeasedReader:
             yield reader
         finally:
             release(book, self._shard, self._ledger.folder)
+
+    def read_each(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Decode some samples (N,) as `read` does, each when it is taken."""
+        return map(self._read, numbers.tolist())
 
     def mapped(self, leases: ExitStack) -> Mapped | None:
         """What whole columns can be gathered from, until ``leases`` is closed; None where samples have to be read one by one.

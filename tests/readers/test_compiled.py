@@ -79,6 +79,7 @@ def test_as_the_general_decoder(tmp_path_factory: pytest.TempPathFactory, datase
         expected = decode(memoryview(encode(row)))
         for _ in range(3):  # arrays take another way once they have been seen
             assert_same(reader[number], expected)
+            assert_same(list(reader.read_each(np.array([number, number]))), [expected, expected])
         assert list(reader[number]) == list(expected)
 
 
@@ -171,6 +172,8 @@ def test_a_lie_about_sizes_is_found_in_every_column(tmp_path: Path) -> None:
             path.write_bytes(data[:where] + value.to_bytes(4, 'little') + data[where + 4 :])
             with pytest.raises(FormatError, match=r'shard\.00000\.mds, sample 1'):
                 LocalDataset(tmp_path / 'set')[1]
+            with pytest.raises(FormatError, match=r'shard\.00000\.mds, sample 1'):
+                list(LocalDataset(tmp_path / 'set'))
 
 
 def test_unusual_scalars_keep_their_bits(tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ class Bench:
         rounds: int | None = None,
         fresh: bool = False,
         limit_s: float = 120,
+        parts: Mapping[str, tuple[str, str]] | None = None,
+        same: Sequence[str] = (),
     ) -> dict[str, dict[str, Any]]:
         """Let the contenders take turns, each round another first; print a line of JSON for each and return them.
 
@@ -118,39 +120,38 @@ class Bench:
             rounds: Default: None, as the command line says.
             fresh: Whether every call gets a process of its own.
             limit_s: How long a call may take.
+            parts: What the same calls have measured beside ``value``: its key in their answers -> name and unit of its own lines.
+            same: Keys of the answers whose values must be those of ours; a round with others failed.
 
         Returns:
             For each contender ``value`` (the median), ``rounds`` (all values), ``ours_over`` and ``limit_over`` (how many times
             better ours, and the limit, are than this one), ``peak_rss_mb`` (the most of all rounds) and what the calls noted of
-            the last round; or ``error``.
+            the last round; ``failures`` where not all rounds went well; ``error`` where none did.
         """
         names = [contender for contender in calls if self.has(contender)]
         answers: dict[str, list[dict[str, Any]]] = {contender: [] for contender in names}
-        errors: dict[str, str] = {}
         for turn in range(self.rounds if rounds is None else rounds):
             first = turn % max(1, len(names))
             for contender in (*names[first:], *names[:first]):
-                if contender in errors:
-                    continue
                 process = self._process(contender)
-                answer = process.call(*calls[contender], limit_s)
+                answers[contender].append(process.call(*calls[contender], limit_s))
                 if fresh:
                     process.close()
+        _fail_differing(answers, same)
+        for contender, given in answers.items():
+            for answer in given:
                 if 'error' in answer:
-                    errors[contender] = answer['error']
                     print(f'{name} {workload} {contender}: {answer["error"]}', file=sys.stderr)
-                else:
-                    answers[contender].append(answer)
         more = unit.endswith('/s') if more_is_better is None else more_is_better
-        results = {name: _summary(given, errors.get(name)) for name, given in answers.items()}
-        for key, best in (('ours_over', results.get('ours')), ('limit_over', results.get('limit'))):
-            for result in results.values():
-                if best is not None and best.get('value') and result.get('value'):
-                    ratio = best['value'] / result['value'] if more else result['value'] / best['value']
-                    result[key] = round(ratio, 3)
+        results = _summaries(answers, 'value', more)
+        self._write_results(name, workload, unit, results)
+        for key, (part, part_unit) in (parts or {}).items():
+            self._write_results(part, workload, part_unit, _summaries(answers, key, part_unit.endswith('/s')))
+        return results
+
+    def _write_results(self, name: str, workload: str, unit: str, results: dict[str, dict[str, Any]]) -> None:
         for contender, result in results.items():
             self._write({'name': name, 'workload': workload, 'contender': contender, 'unit': unit, 'size': self.size, **result})
-        return results
 
     def _wanted(self, contender: str) -> bool:
         return self._only is None or contender in self._only
@@ -181,17 +182,39 @@ class Bench:
         self._stack.close()
 
 
-def _summary(answers: list[dict[str, Any]], error: str | None) -> dict[str, Any]:
-    if error is not None or not answers:
-        return {'error': error or 'no rounds'}
-    values = [answer['value'] for answer in answers]
-    noted = {key: value for key, value in answers[-1].items() if key not in ('value', 'peak_rss_mb', 'rss_before_mb')}
+def _fail_differing(answers: dict[str, list[dict[str, Any]]], same: Sequence[str]) -> None:
+    ours = next((answer for answer in answers.get('ours', ()) if 'error' not in answer), {})
+    for given in answers.values():
+        for answer in given:
+            differing = [key for key in same if key in answer and answer[key] != ours.get(key, answer[key])]
+            if differing:
+                answer['error'] = '; '.join(f'{key} is {answer[key]}, ours has {ours[key]}' for key in differing)
+
+
+def _summaries(answers: dict[str, list[dict[str, Any]]], key: str, more: bool) -> dict[str, dict[str, Any]]:
+    """Of one measured key for each contender: the median and how much better the best are."""
+    results = {name: _summary(given, key) for name, given in answers.items()}
+    for ratio, best in (('ours_over', results.get('ours')), ('limit_over', results.get('limit'))):
+        for result in results.values():
+            if best is not None and best.get('value') and result.get('value'):
+                better = best['value'] / result['value'] if more else result['value'] / best['value']
+                result[ratio] = round(better, 3)
+    return results
+
+
+def _summary(given: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    answers = [answer for answer in given if 'error' not in answer]
+    if not answers:
+        return {'error': given[0]['error'] if given else 'no rounds'}
+    values = [answer[key] for answer in answers]
+    noted = {name: value for name, value in answers[-1].items() if name not in (key, 'value', 'peak_rss_mb', 'rss_before_mb')}
     return {
         'value': statistics.median(values),
         'rounds': values,
         'peak_rss_mb': max(answer['peak_rss_mb'] for answer in answers),
         'rss_before_mb': answers[0]['rss_before_mb'],
         **noted,
+        **({'failures': len(given) - len(answers)} if len(given) > len(answers) else {}),
     }
 
 

@@ -1,6 +1,6 @@
 """A folder as an S3 server at some distance: every request waits, and a connection carries only so many bytes a second.
 
-    python benchmarks/s3_server.py FOLDER --latency-ms 30 --mb-per-s 80
+    python benchmarks/harness/s3_server.py FOLDER --latency-ms 30 --mb-per-s 80
 
 Prints its URL and serves until its standard input ends. ``FOLDER/bucket/key`` is the object ``key``. It answers HEAD and GET,
 with ranges, to whoever asks; ``GET /-/stats`` tells how many requests came and how many bytes of objects went out, and counts
@@ -83,6 +83,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header('etag', f'"{status.st_mtime_ns:x}-{status.st_size:x}"')
             self.send_header('last-modified', formatdate(status.st_mtime, usegmt=True))
             self.send_header('accept-ranges', 'bytes')
+            if path.name == 'index.json':
+                # Workers of mosaicml-streaming inherit the client that fetched the index. On a connection that both of them went
+                # on with they would read each other's answers.
+                self.send_header('connection', 'close')
             if asked is not None:
                 self.send_header('content-range', f'bytes {start}-{stop - 1}/{status.st_size}')
             self.end_headers()

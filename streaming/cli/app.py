@@ -15,6 +15,7 @@ from streaming.cli.convert import convert
 from streaming.cli.cp import cp
 from streaming.cli.inspect import inspect
 from streaming.cli.merge import merge
+from streaming.cli.output import say
 from streaming.cli.verify import verify
 from streaming.errors import StreamingError
 
@@ -41,9 +42,9 @@ class _Commands(TyperGroup):
             if ctx.params.get('debug'):
                 traceback.print_exc()
             elif isinstance(error, (StreamingError, OSError)):
-                typer.echo(f'error: {error}', err=True)
+                say(f'error: {error}', err=True)
             else:
-                typer.echo(
+                say(
                     f'error: {type(error).__name__}: {error}\nThis should not happen; streaming --debug ... says where it did.',
                     err=True,
                 )

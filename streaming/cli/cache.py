@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from streaming.cli.output import Json, print_json, print_rows
+from streaming.cli.output import Json, counted, print_json, print_rows, say
 from streaming.tools.caches import Cache, clear_cache, find_caches
 from streaming.units import human_bytes
 
@@ -40,7 +40,8 @@ def ls(folders: Folders = None, json: Json = False) -> None:
 
 def _row(one: Cache) -> tuple[str, ...]:
     used = 'now' if one.in_use else _ago(time.time() - one.used)
-    return one.path, human_bytes(one.bytes), f'{one.shards_here:,} of {one.shards:,}', used, one.remote or '-'
+    shards = '-' if one.remote is None else f'{one.shards_here:,} of {one.shards:,}'
+    return one.path, human_bytes(one.bytes), shards, used, one.remote or 'orders of epochs'
 
 
 def _ago(seconds: float) -> str:
@@ -83,6 +84,6 @@ def clear(
         return
     for one in cleared:
         verb = 'would delete' if dry_run else 'deleted'
-        typer.echo(f'{one.path}: {verb} {one.files:,} files, {human_bytes(one.bytes)}')
+        say(f'{one.path}: {verb} {counted(one.files, "file")}, {human_bytes(one.bytes)}')
         for path in one.kept:
-            typer.echo(f'  kept {path}, which was not fetched')
+            say(f'  kept {path}, which was not fetched')

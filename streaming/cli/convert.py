@@ -11,6 +11,7 @@ from streaming.errors import ArgumentError
 from streaming.units import human_bytes
 from streaming.writers.convert import ConvertSummary, Job, Tokenizing, plan_parts, prepare, run
 from streaming.writers.convert import Progress as Done
+from streaming.writers.engines import get_engine
 
 __all__ = ['convert']
 
@@ -44,6 +45,7 @@ def convert(
     end_token: Annotated[int | None, typer.Option(help='Put after each text.')] = None,
     dtype: Annotated[str, typer.Option(help='Of tokens.')] = 'uint32',
     workers: Annotated[int | None, typer.Option('--workers', '-j', min=1, help='Processes. Default: one a core.')] = None,
+    engine: Annotated[str | None, typer.Option(help='Do it on a cluster instead: ray, spark or dask.')] = None,
     limit: Annotated[str | None, typer.Option(metavar='N', help='Read only the first records: 1000, 10k.')] = None,
     shuffle_seed: Annotated[int | None, typer.Option(min=0, help='Shuffle all samples, in bounded memory.')] = None,
     on_error: Annotated[str, typer.Option(help="What becomes of a bad record: 'raise' or 'reject'.")] = 'raise',
@@ -63,9 +65,11 @@ def convert(
       streaming convert 's3://raw/*.jsonl.zst' oci://bucket/corpus --shuffle-seed 7 --splits train=0.99,val=0.01
       streaming convert images/ oci://bucket/images --columns image=jpeg --on-error reject
       streaming convert texts.jsonl data/tokens --tokenizer tokenizer.json --window 2048 --dtype uint16
+      streaming convert 's3://raw/**/*.parquet' oci://bucket/corpus --engine ray
       streaming convert data/old data/new --select tokens --size-limit 256mb
       streaming convert my_records:make data/made --function my_records:clean
     """
+    on = None if engine is None else get_engine(engine)
     tokenizing = None
     if tokenizer is not None:
         tokenizing = Tokenizing(tokenizer=tokenizer, text_column=text_column, window=window, end_token=end_token, dtype=dtype)
@@ -93,7 +97,7 @@ def convert(
     if not json:
         _say_columns(job)
     with _Bar() as bar:
-        summary = run(job, workers=workers, exist_ok=overwrite, on_progress=bar.update)
+        summary = run(job, workers=workers, exist_ok=overwrite, on_progress=bar.update, engine=on)
     if json:
         print_json(summary)
     else:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from streaming.cli.output import ByteBar, Json, Workers, print_json
+from streaming.cli.output import ByteBar, Json, Workers, counted, print_json, say
 from streaming.tools.copy import copy_dataset
 from streaming.units import human_bytes
 
@@ -32,7 +32,7 @@ def cp(
         print_json(copied)
         return
     there = copied.objects - copied.copied_objects
-    typer.echo(
-        f'{copied.destination}: {copied.samples:,} samples; {copied.copied_objects:,} objects copied, '
-        f'{human_bytes(copied.copied_bytes)}' + (f'; {there:,} were there' if there else '')
+    say(
+        f'{copied.destination}: {counted(copied.samples, "sample")}; {counted(copied.copied_objects, "object")} copied, '
+        f'{human_bytes(copied.copied_bytes)}' + (f'; {there:,} there already' if there else '')
     )

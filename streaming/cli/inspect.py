@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from streaming.cli.output import Dataset, Json, console, print_json, print_rows
+from streaming.cli.output import Dataset, Json, console, counted, print_json, print_rows
 from streaming.tools.inspect import Inspection, Schema, inspect_dataset
 from streaming.tools.plain import brief
 from streaming.units import human_bytes
@@ -71,7 +71,7 @@ def _bytes(found: Inspection) -> str:
 def _name(schema: Schema, one_of_many: bool) -> str:
     hashes = ', '.join(schema.hashes) or 'none'
     text = f'format {schema.format}, compression {schema.compression or "none"}, hashes {hashes}'
-    return f'{text}: {schema.samples:,} samples in {schema.shards:,} shards' if one_of_many else text
+    return f'{text}: {counted(schema.samples, "sample")} in {counted(schema.shards, "shard")}' if one_of_many else text
 
 
 def _section(title: str) -> None:

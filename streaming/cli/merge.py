@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from streaming.cli.output import Json, print_json
+from streaming.cli.output import Json, counted, print_json, say
 from streaming.tools.source import DatasetSource
 from streaming.writers.merge import merge_index
 
@@ -35,4 +35,4 @@ def merge(
     if json:
         print_json({'url': merged.url, 'shards': shards, 'samples': samples})
     else:
-        typer.echo(f'{merged.url}: {samples:,} samples in {shards:,} shards')
+        say(f'{merged.url}: {counted(samples, "sample")} in {counted(shards, "shard")}')

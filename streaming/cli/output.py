@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-__all__ = ['ByteBar', 'Dataset', 'Json', 'Workers', 'console', 'print_json', 'print_rows']
+__all__ = ['ByteBar', 'Dataset', 'Json', 'Workers', 'console', 'counted', 'print_json', 'print_rows', 'say']
 
 Dataset = Annotated[str, typer.Argument(metavar='URL', help='A dataset: the path or URL of the folder that has its index.json.')]
 Json = Annotated[bool, typer.Option('--json', help='Print JSON, for programs.')]
@@ -28,6 +28,22 @@ def console(*, stderr: bool = False) -> Console:
     return out
 
 
+def counted(count: int, noun: str) -> str:
+    """A count of things, for people: ``1 shard``, ``2,000 shards``."""
+    return f'{count:,} {noun}{"" if count == 1 else "s"}'
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text, whatever is in it: names in a bucket may hold what steers a terminal."""
+    typer.echo(_printable(text), err=err)
+
+
+def _printable(text: str) -> str:
+    return ''.join(
+        letter if letter.isprintable() or letter == '\n' else letter.encode('unicode_escape').decode() for letter in text
+    )
+
+
 def print_json(value: Any) -> None:
     """Print a value of plain types and dataclasses as one line of JSON."""
     typer.echo(msgspec.json.encode(value))
@@ -39,8 +55,12 @@ def print_rows(rows: Sequence[tuple[str, ...]], *, head: tuple[str, ...] | None 
     for column in table.columns:
         column.overflow = 'fold'
     for row in rows:
-        table.add_row(*map(escape, row))
-    console(stderr=stderr).print(table)
+        table.add_row(*(escape(_printable(cell)) for cell in row))
+    out = console(stderr=stderr)
+    with out.capture() as text:
+        out.print(table)
+    # Without the blanks that fill the last column.
+    typer.echo('\n'.join(line.rstrip() for line in text.get().splitlines()), err=stderr)
 
 
 class ByteBar:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from streaming.cli.output import ByteBar, Dataset, Json, Workers, print_json
+from streaming.cli.output import ByteBar, Dataset, Json, Workers, counted, print_json, say
 from streaming.tools.verify import Verification, verify_dataset
 from streaming.units import human_bytes
 
@@ -34,13 +34,13 @@ def verify(
     else:
         for problem in found.problems:
             # The message names the object.
-            typer.echo(f'{problem.kind}: {problem.message}')
-        typer.echo(_summary(found, sizes_only))
+            say(f'{problem.kind}: {problem.message}')
+        say(_summary(found, sizes_only))
     if not found.is_good:
         raise typer.Exit(1)
 
 
 def _summary(found: Verification, sizes_only: bool) -> str:
     checked = 'sizes' if sizes_only else f'sizes and offsets, hashes of {found.hashed:,}'
-    text = f'{found.url}: {found.objects:,} objects of {found.shards:,} shards, {human_bytes(found.bytes)} ({checked}): '
+    text = f'{found.url}: {counted(found.objects, "object")}, {human_bytes(found.bytes)} ({checked}): '
     return text + (f'{len(found.problems):,} bad' if found.problems else 'all good')

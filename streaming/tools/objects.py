@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from streaming.cache.ranged import ObjectRanges
 from streaming.errors import CorruptError
 from streaming.format.hashing import get_hashes, new_hash
 from streaming.format.index import FileInfo
@@ -25,18 +26,12 @@ def read_object(store: Store, file: FileInfo, on_bytes: OnBytes) -> Iterator[mem
         CorruptError: it has another size, or is overwritten meanwhile.
         StoreError: the store failed.
     """
-    url = store.url_of(file.basename)
-    first: ObjectInfo | None = None
     if not file.bytes:
-        check_size(store.head(file.basename), file, url)
+        check_size(store.head(file.basename), file, store.url_of(file.basename))
+    ranges = ObjectRanges(store, file, on_bytes)
     for start in range(0, file.bytes, _PIECE_BYTES):
         piece = memoryview(bytearray(min(_PIECE_BYTES, file.bytes - start)))
-        info = store.read_into(file.basename, start, piece, on_bytes=on_bytes)
-        if info is not None:
-            check_size(info, file, url)
-            if first is not None and first.etag != info.etag:
-                raise CorruptError(f'{url} was overwritten while it was read')
-            first = info
+        ranges.read(start, piece)
         yield piece
 
 

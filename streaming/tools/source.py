@@ -11,6 +11,7 @@ import numpy as np
 
 from streaming.cache.fetch import FetchPolicy, ShardFetch
 from streaming.cache.folder import INDEX_NAME
+from streaming.cache.ranged import ObjectRanges
 from streaming.errors import FormatError, NotFoundError
 from streaming.format.index import Int64Array, ShardInfo, ShardTable
 from streaming.readers import Reader, open_shard
@@ -114,9 +115,10 @@ class DatasetSource:
         url = self.store.url_of(shard.raw_data.basename)
         decode = sample_decoder(shard, url, columns=columns, allow_unsafe_types=allow_unsafe_types)
         offsets = self._read_offsets(shard, first, last)
+        ranges = ObjectRanges(self.store, shard.raw_data, _nothing)
         for begin, end in _pieces(offsets, _RANGE_BYTES):
             base = int(offsets[begin])
-            data = self._read(shard.raw_data.basename, base, int(offsets[end]) - base)
+            data = _read(ranges, base, int(offsets[end]) - base)
             for number in range(begin, end):
                 try:
                     yield decode(data[int(offsets[number]) - base : int(offsets[number + 1]) - base])
@@ -126,19 +128,14 @@ class DatasetSource:
     def _read_offsets(self, shard: ShardInfo, first: int, last: int) -> Int64Array:
         """Where samples lie in their data file, int64 (last - first + 1,)."""
         file = shard.raw_files[-1]
-        offsets = np.frombuffer(self._read(file.basename, 4 + 4 * first, 4 * (last - first + 1)), '<u4').astype(np.int64)
+        data = _read(ObjectRanges(self.store, file, _nothing), 4 + 4 * first, 4 * (last - first + 1))
+        offsets = np.frombuffer(data, '<u4').astype(np.int64)
         if bool((offsets[1:] < offsets[:-1]).any()) or int(offsets[-1]) > shard.raw_data.bytes:
             raise FormatError(
                 f'{self.store.url_of(file.basename)}: offsets {first} to {last} are {offsets[0]} to {offsets[-1]}, and not '
                 f'always upward; the data file has {shard.raw_data.bytes} bytes'
             )
         return offsets
-
-    def _read(self, key: str, start: int, size: int) -> memoryview:
-        buffer = memoryview(bytearray(size))
-        if size:
-            self.store.read_into(key, start, buffer)
-        return buffer
 
     def close(self) -> None:
         """Give back connections."""
@@ -153,6 +150,13 @@ class DatasetSource:
 
 def _nothing(count: int) -> None:
     pass
+
+
+def _read(ranges: ObjectRanges, start: int, size: int) -> memoryview:
+    buffer = memoryview(bytearray(size))
+    if size:
+        ranges.read(start, buffer)
+    return buffer
 
 
 def _pieces(offsets: Int64Array, most_bytes: int) -> Iterator[tuple[int, int]]:

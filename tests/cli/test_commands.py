@@ -69,7 +69,7 @@ def test_merge_and_cp_through_a_bucket(run: Run, oci: OCIServer, tmp_path: Path)
     assert [sample['x'] for sample in LocalDataset(tmp_path / 'ä b')] == ['a', 'b']
     done = run('cp', tmp_path / 'ä b', oci.url('data/back'))
     assert '2 samples; 2 objects copied' in done.stdout and 'config_file' not in done.stdout
-    assert '2 were there' in run('cp', tmp_path / 'ä b', oci.url('data/back')).stdout
+    assert '2 there already' in run('cp', tmp_path / 'ä b', oci.url('data/back')).stdout
 
 
 @pytest.fixture(scope='module')

@@ -13,6 +13,8 @@ import pytest
 from streaming.store import open_store
 from streaming.testing.oci import OCIServer
 
+_PACKAGES = {'dask': 'distributed', 'ray': 'ray', 'spark': 'pyspark.sql'}
+
 
 @pytest.fixture(scope='session')
 def server() -> Iterator[OCIServer]:
@@ -46,9 +48,16 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def need(engine: str) -> Any:
+    """The package of an engine; the test is skipped where it cannot run."""
+    if engine == 'spark' and shutil.which('java') is None and 'JAVA_HOME' not in os.environ:
+        pytest.skip('Spark needs Java')
+    return pytest.importorskip(_PACKAGES[engine], reason=f'needs the extra {engine}')
+
+
 @pytest.fixture(scope='session')
 def ray_cluster() -> Iterator[Any]:
-    ray = pytest.importorskip('ray', reason='needs the extra ray')
+    ray = need('ray')
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray
     ray.shutdown()
@@ -56,7 +65,7 @@ def ray_cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope='session')
 def dask_client() -> Iterator[Any]:
-    distributed = pytest.importorskip('distributed', reason='needs the extra dask')
+    distributed = need('dask')
     with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
         yield client
         client.cluster.close()
@@ -64,9 +73,7 @@ def dask_client() -> Iterator[Any]:
 
 @pytest.fixture(scope='session')
 def spark_session() -> Iterator[Any]:
-    sql = pytest.importorskip('pyspark.sql', reason='needs the extra spark')
-    if shutil.which('java') is None and 'JAVA_HOME' not in os.environ:
-        pytest.skip('Spark needs Java')
+    sql = need('spark')
     options = {'spark.ui.enabled': 'false', 'spark.driver.bindAddress': '127.0.0.1', 'spark.driver.host': '127.0.0.1'}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYSPARK_PYTHON', sys.executable)

@@ -145,6 +145,11 @@ class _Stages:
 
     def _results(self, parts: Sequence[Part], tracker: Tracker) -> Iterable[PartResult]:
         if self.engine is not None and parts:
+            if self.job.source.in_process:
+                raise ArgumentError(
+                    f'{self.job.source.url} can only be read by the process that has it, so an engine cannot: give a function '
+                    'that makes the records, or files'
+                )
             return self.engine(partial(convert_part, self.job), parts)
         if self.workers == 1 or len(parts) < 2 or self.job.source.in_process:
             return run_here(self.job, parts, tracker.report)

@@ -2,9 +2,11 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from streaming.early import EarlyReads
+from streaming.epoch_log import EpochLog
 from streaming.errors import FormatError, NotFoundError
 from streaming.following import Following
 from streaming.format.index import Int64Array
@@ -55,6 +57,7 @@ class Arrivals:
         skip_bad: bool = False,
     ) -> None:
         self._shards = shards
+        self._log = EpochLog(shards, plan)
         self._following = Following(shards, plan, next_plan) if shards.room.is_tight else None
         limit = sys.maxsize if shards.room.limit_bytes is None else shards.room.limit_bytes // _PART_AHEAD
         self._prefetcher = prefetcher = Prefetcher(
@@ -85,6 +88,14 @@ class Arrivals:
         if self._following is not None:
             self._following.advance(index)
         self._prefetcher.advance(index)
+        self._log.batches = index + 1
+        since = time.monotonic()
+        try:
+            return self._prepare(sample_ids)
+        finally:
+            self._shards.count_wait(time.monotonic() - since)
+
+    def _prepare(self, sample_ids: Int64Array) -> Int64Array:
         if self._stand_ins is not None:
             return self._prepare_good(sample_ids, self._stand_ins)
         read = set() if self._early is None else self._early.read(sample_ids)
@@ -102,6 +113,7 @@ class Arrivals:
             self._early.close()
         if self._following is not None:
             self._following.close()
+        self._log.close()
 
     def _prepare_good(self, sample_ids: Int64Array, stand_ins: StandIns) -> Int64Array:
         while True:

@@ -125,6 +125,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         tail: str = 'pad',
         subset: NDArray[Any] | Sequence[int] | str | Path | None = None,
         on_bad_shard: str = 'raise',
+        on_stale: str = 'error',
         world: World | None = None,
     ) -> None:
         if on_bad_shard not in ('raise', 'skip'):
@@ -162,6 +163,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             'download_timeout': download_timeout,
             'validate_hash': validate_hash,
             'keep_zip': keep_zip,
+            'on_stale': on_stale,
         }
         self.streams = make_streams(streams, stream_name, {'remote': remote, 'local': local, **(stream_config or {})}, defaults)
         self._index_hashes: list[str] | None = None
@@ -216,8 +218,8 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         """
         return self._plan(self._progress.current(), from_start=True).samples_of_rank
 
-    def stats(self) -> dict[str, Any]:
-        """What the processes of this node have fetched into each cache folder, by folder."""
+    def stats(self) -> dict[str, dict[str, int]]:
+        """What the processes of this node have done with each cache folder, by folder: the sums of `CacheCounters`, by name."""
         return {str(path): asdict(counters) for path, counters in self._shards.counters().items()}
 
     # ---- samples -----------------------------------------------------------------------------------------------------------

@@ -184,6 +184,12 @@ class DatasetShards:
             if stream.cache is not None:
                 stream.cache.ledger.add(replaced_samples=count)
 
+    def count_wait(self, seconds: float) -> None:
+        """Count time that a reader waited for shards, if it is worth it."""
+        milliseconds = round(seconds * 1000)
+        if milliseconds and self.caches:
+            next(iter(self.caches.values())).ledger.add(waited_ms=milliseconds)
+
     def describe(self, shard: int) -> str:
         """The shard's name, for messages."""
         stream, number = self._find(shard)

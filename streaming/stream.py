@@ -61,6 +61,8 @@ class Stream:
         validate_hash: The hash to check, of those the writer recorded, and then no sample is delivered before its shard is
             verified. Default: None, the cheapest of them.
         keep_zip: Keep a compressed shard beside the decompressed one. Default: False.
+        on_stale: What becomes of a ``local`` folder that holds an older version of the remote: ``'error'``, or ``'refresh'``:
+            what is not the same any more is deleted there, and fetched anew. Default: error.
         store: The object store itself, instead of one opened from ``remote``: for credentials of one's own, say. It must pickle
             where workers are spawned. Default: None.
 
@@ -81,6 +83,7 @@ class Stream:
         download_timeout: float | None = None,
         validate_hash: str | None = None,
         keep_zip: bool | None = None,
+        on_stale: str | None = None,
         store: Store | None = None,
     ) -> None:
         if remote is None and local is None and store is None:
@@ -95,6 +98,7 @@ class Stream:
         self.download_timeout = download_timeout
         self.validate_hash = validate_hash
         self.keep_zip = keep_zip
+        self.on_stale = on_stale
         self.store = store
         self._check()
 
@@ -111,6 +115,8 @@ class Stream:
             raise ArgumentError(f'download_timeout must be a positive number of seconds, got {self.download_timeout!r}')
         if self.validate_hash is not None and self.validate_hash not in get_hashes():
             raise ArgumentError(f'validate_hash is {self.validate_hash!r}; there are {", ".join(sorted(get_hashes()))}')
+        if self.on_stale not in (None, 'error', 'refresh'):
+            raise ArgumentError(f"on_stale must be 'error' or 'refresh', got {self.on_stale!r}")
         if self.split is not None and any(part in ('', '.', '..') for part in self.split.split('/')):
             raise ArgumentError(f'split must name a sub-folder, got {self.split!r}')
 
@@ -160,7 +166,8 @@ class Stream:
             data, source = _read_index(folder), str(folder / INDEX_NAME)
         else:
             cache_folder = CacheFolder(folder)
-            data = cache_folder.sync_index(store, timeout_s) if index_hash is None else _read_index(folder)
+            refresh = self.on_stale == 'refresh'
+            data = _read_index(folder) if index_hash else cache_folder.sync_index(store, timeout_s, refresh=refresh)
             source = store.url_of(INDEX_NAME)
         found = hashlib.sha256(data).hexdigest()
         if index_hash not in (None, found):

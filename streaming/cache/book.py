@@ -29,7 +29,7 @@ Int64Array = NDArray[np.int64]
 # What is known of a shard's files. Those that were there when the book was begun may be mapped by who has an older book.
 FETCHED, FOUND, FOREIGN = 0, 1, 2
 
-_MAGIC = b'streaming ledger 3\n'.ljust(32, b'\0')
+_MAGIC = b'streaming ledger 4\n'.ljust(32, b'\0')
 _HEADER_BYTES = 1024
 _SHARDS, _CLOCK, _WAITING, _SUMS = 8, 9, 10, 16  # words; 4 of magic and 4 of hash come first
 _FOLLOWERS = 256
@@ -53,6 +53,9 @@ class CacheCounters:
         refused_fetches: Shards that were not fetched ahead, because everything here is needed sooner.
         room_waits: How often a reader waited until others were done with what takes up the cache.
         replaced_samples: Samples for which others stood in, because their shards are bad.
+        requests: Requests for parts of objects, further tries included.
+        retries: Those that were further tries.
+        waited_ms: Milliseconds that readers waited for shards, summed over all processes.
     """
 
     fetched_bytes: int = 0
@@ -64,6 +67,9 @@ class CacheCounters:
     refused_fetches: int = 0
     room_waits: int = 0
     replaced_samples: int = 0
+    requests: int = 0
+    retries: int = 0
+    waited_ms: int = 0
 
 
 _left: list['Book'] = []

@@ -19,7 +19,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from streaming.cache.locks import wait_for_lock
+from streaming.cache.refresh import forget_stale
 from streaming.errors import CorruptError, NotFoundError, StaleCacheError
+from streaming.format.index import ShardTable
 from streaming.store.protocol import Store
 
 __all__ = ['INDEX_NAME', 'CacheFolder', 'cache_home', 'default_cache_path', 'write_atomically']
@@ -88,8 +90,14 @@ class CacheFolder:
         """Where the file grows while it is fetched. The name is fixed, so what a killed process left is written over."""
         return self.hidden / 'fetching' / f'{_flat(basename)}.part'
 
-    def sync_index(self, store: Store, timeout_s: float) -> bytes:
+    def sync_index(self, store: Store, timeout_s: float, *, refresh: bool = False) -> bytes:
         """Read the remote's index and keep it in the folder.
+
+        Args:
+            store: The remote.
+            timeout_s: Seconds to wait for another process that is at it.
+            refresh: Where the folder holds an older version of the remote, make it hold this one. Default: False, that is an
+                error.
 
         Raises:
             NotFoundError: the remote has no index: it is no dataset, or its writer has not finished.
@@ -109,10 +117,15 @@ class CacheFolder:
         with lock:
             held = self._held_index_hash()
             if held is not None and held != identity['index_sha256']:
-                raise StaleCacheError(
-                    f'{self.path} holds another dataset, or an older version of it, than {store.url}: their index.json differ. '
-                    'Use another local folder, or remove this one'
-                )
+                if not refresh or not self._is_of(store):
+                    raise StaleCacheError(
+                        f'{self.path} holds another dataset, or an older version of it, than {store.url}: their index.json '
+                        "differ. Use another local folder, remove this one, or pass on_stale='refresh' if the remote was "
+                        'overwritten'
+                    )
+                old = ShardTable.from_json(path.read_bytes(), str(path))
+                forget_stale(self.path, self.hidden, old, ShardTable.from_json(data, store.url_of(INDEX_NAME)))
+                held = None
             if held is None:
                 write_atomically(path, data)
             self._note_source(store.url, identity)
@@ -125,6 +138,13 @@ class CacheFolder:
             return None
         except NotADirectoryError as error:
             raise CorruptError(f'{self.path} is not a folder, so it cannot be a cache: {error}') from error
+
+    def _is_of(self, store: Store) -> bool:
+        """Whether the folder was made from this remote."""
+        with suppress(FileNotFoundError, ValueError):
+            found = json.loads((self.hidden / 'source.json').read_bytes())
+            return isinstance(found, dict) and found.get('remote') == store.url.split('?', 1)[0]
+        return False
 
     def _note_source(self, url: str, identity: dict[str, str]) -> None:
         path = self.hidden / 'source.json'

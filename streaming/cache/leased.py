@@ -1,5 +1,6 @@
 """Reading a shard that may be evicted between two reads: each read takes a lease, and sees whether its map is still good."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -111,7 +112,11 @@ class LeasedReader:
         taken = self._try_take()
         if taken is not None:
             return taken
+        since = time.monotonic()
         lease = self._cache.hold(self._shard)
+        waited_ms = round((time.monotonic() - since) * 1000)
+        if waited_ms:
+            self._ledger.add(waited_ms=waited_ms)
         try:
             reader, book = self._open_shard(), lease.taken_over()
         except BaseException:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.cache.book import FETCHED, FOREIGN, FOUND, CacheCounters, Int64Array
+from streaming.cache.counted import CountedStore
 from streaming.cache.fetch import FetchPolicy, ShardFetch, zip_scratch
 from streaming.cache.folder import CacheFolder
 from streaming.cache.ledger import Lease, Ledger
@@ -55,7 +56,7 @@ class ShardCache:
     def __init__(
         self, store: Store, folder: CacheFolder, table: ShardTable, index_hash: str, policy: FetchPolicy, timeout_s: float
     ) -> None:
-        self._store = store
+        self._store = CountedStore(store)
         self._folder = folder
         self._table = table
         self._policy = policy
@@ -131,7 +132,7 @@ class ShardCache:
 
         def on_bytes(count: int) -> None:
             check_cancelled()
-            self.ledger.add(ranged_bytes=count)
+            self.ledger.add(ranged_bytes=count, **self._store.take())
 
         return ObjectRanges(self._store, info.stored[0], on_bytes)
 
@@ -193,9 +194,10 @@ class ShardCache:
         except StreamingError as error:
             if isinstance(error, _SHARED):
                 lock.fail(error)
-            self.ledger.add(fetched_bytes=received, failed_fetches=int(not isinstance(error, CancelledError)))
+            failed = int(not isinstance(error, CancelledError))
+            self.ledger.add(fetched_bytes=received, failed_fetches=failed, **self._store.take())
             raise
-        self.ledger.add(fetched_bytes=received, fetched_shards=1)
+        self.ledger.add(fetched_bytes=received, fetched_shards=1, **self._store.take())
         logger.debug('fetched %s: %d bytes', self.describe(shard), received)
 
     def _lock_path(self, shard: int) -> Path:

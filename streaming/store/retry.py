@@ -92,6 +92,7 @@ class _Shared:
         self._filled_at = time.monotonic()
         self.answered = answered
         self.closing = threading.Event()
+        self.retries = 0
 
     def take_token(self) -> bool:
         with self._lock:
@@ -102,6 +103,7 @@ class _Shared:
             if self._tokens < 1:
                 return False
             self._tokens -= 1
+            self.retries += 1
             return True
 
 
@@ -173,6 +175,11 @@ class Retrier:
         # By process: a lock that another thread held during a fork would stay locked in the child for ever.
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _Shared(self.policy, self._answered()))
+
+    @property
+    def retries(self) -> int:
+        """How many further tries this process has made."""
+        return self._shared().retries
 
     def _answered(self) -> bool:
         """Whether the store has ever answered this process or one that it comes from."""

@@ -1,5 +1,8 @@
 """A cache with a limit: never over it on disk, farthest next use first, never under a reader, and only what was fetched."""
 
+import logging
+import pickle
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+from streaming import MDSWriter, StreamingDataLoader, StreamingDataset, World
 from streaming.errors import ArgumentError, DeadlineError
 from streaming.format.index import ShardTable
 
@@ -132,3 +135,35 @@ def test_who_waits_for_room_is_woken(remote: Path, tmp_path: Path) -> None:
     free._shards._readers.close()
     thread.join(10)
     assert found == [SAMPLES - 1]
+
+
+def test_the_counters_say_what_happened_and_each_rank_says_it_once_an_epoch(
+    remote: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = table_of(remote)
+    limit = int(table.raw_bytes.sum()) // 2
+    with caplog.at_level(logging.INFO, 'streaming.epoch_log'):
+        for rank in range(2):
+            world = World(rank=rank, num_ranks=2, ranks_per_node=2)
+            dataset = make(remote, tmp_path, cache_limit=limit, shuffle=True, shuffle_block_size=200, world=world)
+            assert len(list(dataset)) == SAMPLES // 2
+    stats = dataset.stats()[str(tmp_path)]
+    assert stats['requests'] == stats['fetched_shards'] > len(table)
+    assert stats['retries'] == stats['failed_fetches'] == 0
+    assert stats['fetched_bytes'] - stats['evicted_bytes'] == sum(path.stat().st_size for path in tmp_path.glob('*.mds'))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(' of each')[0] for line in lines] == [f'epoch 0, rank {rank}: 40 of 40 batches' for rank in range(2)]
+    fetched = [int(re.findall(r'fetched (\d+)', line)[0]) for line in lines]
+    assert sum(fetched) == stats['fetched_shards']
+
+
+def test_a_dataset_pickles_small_and_holds_nothing_live(remote: Path, tmp_path: Path) -> None:
+    dataset = make(remote, tmp_path, cache_limit=500_000, shuffle=True)
+    walk = iter(dataset)
+    first = next(walk)
+    data = pickle.dumps(dataset)
+    assert len(data) < 10_000
+    copy = pickle.loads(data)
+    copy.next_epoch = 0
+    assert next(iter(copy))['id'] == first['id']
+    walk.close()  # type: ignore[attr-defined]

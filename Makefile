@@ -3,13 +3,14 @@
 # make test-cluster   conversions on Ray, Dask and, where there is Java, Spark; installs 900 MB more
 # make lint    formatting, lint, types, layers
 # make bench-setup   the peers' environments, which benchmarks compare with; minutes, 4 GB (elsewhere: make bench-setup BENCH=folder)
+# make bench   measure beside the peers and write docs/benchmarks.md; under half an hour (only the page: make bench ARGS='--results FILE')
 # make clean   forget the virtual environments and everything built
 #
 # All need Python 3.10 or newer and the package index; `make PYTHON=/path/to/python3.12 test` picks one.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster lint bench-setup clean
+.PHONY: help demo test test-cluster lint bench-setup bench clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -39,6 +40,9 @@ lint: .venv/installed-dev
 
 bench-setup: $(PEERS:%=$(BENCH)/%/installed)
 	@echo 'made $(PEERS:%=$(BENCH)/%)'
+
+bench: .venv/installed-dev bench-setup
+	BENCH='$(BENCH)' $(BIN)/python benchmarks/run.py $(ARGS)
 
 # Each in its own: mosaicml-streaming is called streaming too, and they want different versions of NumPy.
 $(BENCH)/%/installed: benchmarks/peers/%.txt .venv/made

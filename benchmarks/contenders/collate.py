@@ -1,7 +1,7 @@
 """Timing any loader of default-collated batches."""
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from harness import memory
@@ -13,12 +13,17 @@ __all__ = ['BATCH', 'measure_batches']
 BATCH = 64
 
 
-def measure_batches(loader: Iterable[Any], seconds: float, workers: int, noted: dict[str, Any]) -> dict[str, Any]:
-    """Samples a second from the second batch on, with what is ``noted`` and the most memory of a worker."""
-    iterator = iter(loader)
-    value = BATCH * items_per_second(iterator, seconds, step=1)
-    if workers:
-        noted = {**noted, 'peak_rss_worker_mb': max((memory.peak_mb(pid) for pid in memory.children()), default=0.0)}
-    del iterator
+def measure_batches(epoch: Callable[[], Iterable[Any]], seconds: float, workers: int, noted: dict[str, Any]) -> dict[str, Any]:
+    """Samples a second from the second batch of each epoch on, with what is ``noted`` and the most memory of a worker."""
+    peaks = [0.0]
+
+    def watched() -> Iterator[Any]:
+        for number, batch in enumerate(epoch()):
+            # Workers end with their epoch, so that they are looked at while it runs.
+            if workers and number & 63 == 0:
+                peaks.extend(memory.peak_mb(pid) for pid in memory.children())
+            yield batch
+
+    value = BATCH * items_per_second(watched, seconds, step=1)
     gc.collect()
-    return {'value': value, **noted}
+    return {'value': value, **noted, **({'peak_rss_worker_mb': max(peaks)} if workers else {})}

@@ -102,7 +102,7 @@ def _walk(folder: str, workload: str) -> Iterator[dict[str, Any]]:
 
 def iterate(folder: str, workload: str, seconds: float) -> dict[str, Any]:
     """Samples a second, in order: two offsets, decode."""
-    return {'value': items_per_second(_walk(folder, workload), seconds)}
+    return {'value': items_per_second(lambda: _walk(folder, workload), seconds)}
 
 
 def batches(folder: str, workload: str, seconds: float, shuffle: bool = False) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def batches(folder: str, workload: str, seconds: float, shuffle: bool = False) -
     elif workload == 'ints':
         dtype = np.dtype([('x', '<i8'), ('y', '<i8')])
     else:
-        return measure_batches(_collated(folder, workload), seconds, 0, {})
-    return measure_batches(_gathered(folder, dtype, shuffle), seconds, 0, {})
+        return measure_batches(lambda: _collated(folder, workload), seconds, 0, {})
+    return measure_batches(lambda: _gathered(folder, dtype, shuffle), seconds, 0, {})
 
 
 def _gathered(folder: str, dtype: np.dtype[Any], shuffle: bool) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,8 @@ def random_access(folder: str, seconds: float) -> dict[str, Any]:
 
 def iterate(folder: str, seconds: float) -> dict[str, Any]:
     """Samples of an epoch a second, in order, without a loader."""
-    return {'value': items_per_second(litdata.StreamingDataset(folder), seconds), 'version': litdata.__version__}
+    dataset = litdata.StreamingDataset(folder)
+    return {'value': items_per_second(lambda: dataset, seconds), 'version': litdata.__version__}
 
 
 def _collate(samples: list[dict[str, Any]]) -> Any:
@@ -64,7 +65,7 @@ def batches(folder: str, workers: int, seconds: float, shuffle: bool = False) ->
     loader = litdata.StreamingDataLoader(
         litdata.StreamingDataset(folder, shuffle=shuffle), batch_size=BATCH, num_workers=workers, collate_fn=_collate
     )
-    return measure_batches(loader, seconds, workers, {'version': litdata.__version__})
+    return measure_batches(lambda: loader, seconds, workers, {'version': litdata.__version__})
 
 
 def loader(folder: str, cache: str, workers: int) -> Any:

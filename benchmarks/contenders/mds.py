@@ -45,7 +45,7 @@ def random_access(folder: str, seconds: float) -> dict[str, Any]:
 def iterate(folder: str, seconds: float) -> dict[str, Any]:
     """Samples of an epoch a second, in order, without a loader."""
     dataset = StreamingDataset(local=folder, batch_size=BATCH)
-    value = items_per_second(dataset, seconds)
+    value = items_per_second(lambda: dataset, seconds)
     _end(dataset)
     return {'value': value, 'version': streaming.__version__}
 
@@ -59,14 +59,15 @@ def _end(dataset: StreamingDataset) -> None:
 
 def iterate_local(folder: str, seconds: float) -> dict[str, Any]:
     """The same of a LocalDataset."""
-    return {'value': items_per_second(LocalDataset(folder), seconds), 'version': streaming.__version__}  # type: ignore[arg-type]
+    dataset = LocalDataset(folder)
+    return {'value': items_per_second(lambda: dataset, seconds), 'version': streaming.__version__}
 
 
 def batches(folder: str, workers: int, seconds: float, shuffle: bool = False) -> dict[str, Any]:
     """Samples a second in default-collated batches of 64, from the first batch on."""
     dataset = StreamingDataset(local=folder, batch_size=BATCH, shuffle=shuffle)
     loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers)
-    measured = measure_batches(loader, seconds, workers, {'version': streaming.__version__})
+    measured = measure_batches(lambda: loader, seconds, workers, {'version': streaming.__version__})
     _end(dataset)
     return measured
 

@@ -57,7 +57,8 @@ def _columns(sample: dict[str, Any]) -> dict[str, Any]:
 
 def iterate(folder: str, seconds: float) -> dict[str, Any]:
     """Samples of an epoch a second, in order, without a loader."""
-    return {'value': items_per_second(_dataset(folder), seconds), 'version': webdataset.__version__}
+    dataset = _dataset(folder)
+    return {'value': items_per_second(lambda: dataset, seconds), 'version': webdataset.__version__}
 
 
 def _loader(folder: str, workers: int, shuffle: bool, **options: Any) -> Any:
@@ -68,7 +69,8 @@ def _loader(folder: str, workers: int, shuffle: bool, **options: Any) -> Any:
 
 def batches(folder: str, workers: int, seconds: float, shuffle: bool = False) -> dict[str, Any]:
     """Samples a second in default-collated batches of 64, from the first batch on."""
-    return measure_batches(_loader(folder, workers, shuffle), seconds, workers, {'version': webdataset.__version__})
+    loader = _loader(folder, workers, shuffle)
+    return measure_batches(lambda: loader, seconds, workers, {'version': webdataset.__version__})
 
 
 def loader(folder: str, cache: str, workers: int) -> Any:

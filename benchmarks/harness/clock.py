@@ -15,26 +15,32 @@ def take(items: Iterator[Any], most: int) -> int:
     return last[0][0] if last else 0
 
 
-def items_per_second(items: Iterable[Any], seconds: float, step: int = 100) -> float:
-    """Items a second, from the first item on (what comes before it is another benchmark's), for about so many seconds.
+def items_per_second(epoch: Callable[[], Iterable[Any]], seconds: float, step: int = 100) -> float:
+    """Items a second, for about so many seconds, epoch after epoch.
+
+    The time of an epoch runs from its first item on: what comes before that is another benchmark's. Epochs that take longer to
+    begin than to run are not repeated for ever: after ten times as many seconds it is over.
 
     Raises:
         ValueError: there are not enough items to time.
     """
-    iterator = iter(items)
-    take(iterator, 1)
-    count, begin = 0, perf_counter()
-    while True:
-        taken = take(iterator, step)
-        count += taken
-        elapsed = perf_counter() - begin
-        if taken < step or elapsed >= seconds:
-            break
-    if not count:
-        raise ValueError('fewer than two items: nothing to time')
-    return count / elapsed
+    count, timed, end = 0, 0.0, perf_counter() + 10 * seconds
+    while timed < seconds and perf_counter() < end:
+        iterator = iter(epoch())
+        take(iterator, 1)
+        found, begin, elapsed = 0, perf_counter(), 0.0
+        while timed + elapsed < seconds:
+            taken = take(iterator, step)
+            found += taken
+            elapsed = perf_counter() - begin
+            if taken < step:
+                break
+        if not found:
+            raise ValueError('fewer than two items: nothing to time')
+        count, timed = count + found, timed + elapsed
+    return count / timed
 
 
 def calls_per_second(function: Callable[[int], Any], arguments: Sequence[int], seconds: float, step: int = 100) -> float:
-    """Calls a second, one argument each, after one that is not counted, for about so many seconds."""
-    return items_per_second(map(function, arguments), seconds, step)
+    """Calls a second, one argument each, for about so many seconds."""
+    return items_per_second(lambda: map(function, arguments), seconds, step)

@@ -18,7 +18,7 @@ MODULES = {
 }
 
 
-_MOST_TAR = 40_000
+_MOST_TAR = 10_000
 
 
 def write_datasets(bench: Bench, workload: str, count: int | None = None) -> dict[str, Path]:

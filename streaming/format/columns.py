@@ -29,7 +29,8 @@ class Encoding(ABC):
         size: Bytes of every value; None where they vary.
         code: What the struct module calls its values, where they are plain numbers; None elsewhere.
         is_safe: Whether reading cannot run code.
-        needs: What the index says a reader must know to read it; None for what mosaicml-streaming reads too.
+        needs: What the index says a reader must know to read it: for an encoding of another package, its name. None for what
+            mosaicml-streaming reads too.
     """
 
     name: str
@@ -307,8 +308,21 @@ def get_encoding(name: str) -> Encoding:
     raise ArgumentError(f'no encoding {name!r:.200}; there are {", ".join(sorted(get_mds_encodings()))}')
 
 
-# What an index may say that its reader must know.
-EXTENSIONS = frozenset({'bool', 'bfloat16', 'list'})
+# What an index may say that its reader must know. An encoding of another package is named here by its own name.
+_EXTENSIONS = frozenset({'bool', 'bfloat16', 'list'})
+
+
+def unknown_extensions(names: Iterable[str]) -> list[str]:
+    """Those of an index's extensions that nobody here knows, sorted."""
+    return sorted(name for name in set(names) - _EXTENSIONS if not _is_known(name))
+
+
+def _is_known(name: str) -> bool:
+    try:
+        get_encoding(name)
+    except ArgumentError:
+        return False
+    return True
 
 
 def extensions_of(encodings: Iterable[str]) -> list[str]:

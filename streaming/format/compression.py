@@ -241,8 +241,11 @@ class _WholeBuffer(_Counting):
         return b''
 
     def finish(self) -> bytes:
-        # Memory is taken as it is written, so a declared size that lies costs nothing.
-        target = np.empty(self._size + 1, np.uint8)
+        # Memory is taken as it is written, so a declared size that lies costs nothing, unless there is not so much at all.
+        try:
+            target = np.empty(self._size + 1, np.uint8)
+        except MemoryError:
+            raise CorruptError(f'the index says that it decompresses ({self._name}) to {self._size} bytes: no memory') from None
         try:
             given = self._into(self._module, b''.join(self._parts), target)
         except Exception as error:  # cramjam raises its own type for what is no stream, and others for a full buffer

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from streaming.errors import FormatError
-from streaming.format.columns import EXTENSIONS
+from streaming.format.columns import unknown_extensions
 from streaming.format.shard import FILES, FORMATS, INDEX_VERSION, SCHEMA_KEYS, FileInfo, ShardInfo
 
 __all__ = ['Entries', 'read_entry', 'read_index']
@@ -146,9 +146,10 @@ class _Checker:
         self._check_version(data)
         try:
             index = _read_shards(data)
-            shards, unknown = index.shards, sorted(set(index.extensions) - EXTENSIONS)
+            shards, unknown = index.shards, unknown_extensions(index.extensions)
             if unknown:
-                self.refuse(f'it needs {", ".join(unknown)}, which this version of the library does not know: upgrade it')
+                # An encoding of another package is known where that is installed.
+                self.refuse(f'it needs {", ".join(unknown)}, which nothing here knows: upgrade the library, or install what does')
             found = self._look_at(shards)
         except msgspec.ValidationError as error:
             raise FormatError(f'{self._source}{self._where}: {error}') from error

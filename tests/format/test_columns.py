@@ -1,6 +1,8 @@
 """One value <-> its bytes, for every encoding."""
 
 import io
+import struct
+import sys
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from streaming.errors import ArgumentError, ColumnTypeError
+from streaming.errors import ArgumentError, ColumnTypeError, MissingExtraError
 from streaming.format.columns import from_bfloat16, get_encoding, get_mds_encodings, to_bfloat16
 
 INTS = {f'{sign}int{bits}': bits for sign in ('', 'u') for bits in (8, 16, 32, 64)}
@@ -142,6 +144,14 @@ def test_png_and_jpeg(tmp_path: Any) -> None:
     image.save(tmp_path / 'a.jpg', quality=31)
     opened = Image.open(tmp_path / 'a.jpg')
     assert get_encoding('jpeg').encode(opened) == (tmp_path / 'a.jpg').read_bytes(), 'an image from a file keeps its bytes'
+
+
+@pytest.mark.parametrize('name', ['pil', 'png', 'jpeg', 'jpeg_array', 'list[png]'])
+def test_without_pillow_images_name_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {'pil': bytes(12), 'list[png]': struct.pack('<3I', 0, 1, 0), 'jpeg_array': struct.pack('<2I', 1, 0)}.get(name, b'')
+    monkeypatch.setitem(sys.modules, 'PIL', None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'streaming-dataset\[images\]'"):
+        get_encoding(name).decode(data)
 
 
 def test_jpeg_arrays() -> None:

@@ -248,8 +248,9 @@ def test_what_the_old_package_cannot_read_is_marked() -> None:
 
 
 def test_an_index_that_needs_more_than_we_know_is_refused() -> None:
-    with pytest.raises(FormatError, match='time-travel'):
-        read({**index(1), 'extensions': ['time-travel']})
+    for name in ('time-travel', 'ndarray:no', 'list[no]'):
+        with pytest.raises(FormatError, match='which nothing here knows'):
+            read({**index(1), 'extensions': ['bool', name]})
 
 
 def test_deep_nesting_is_refused() -> None:

@@ -1,5 +1,7 @@
-"""Memory while an object of 10 GB is put and read, and while a million keys are listed (--size full). The bucket is made up as it is
-asked for, by a thread of the same process, which `peak_rss_mb` counts in; `rss_before_mb` is what the process had before.
+"""Memory while an object of 10 GB is put and read, and while a million keys are listed (--size full).
+
+The bucket is made up as it is asked for, by a thread of the same process, which `peak_rss_mb` counts in. `rss_before_mb` is what
+the process had before.
 """
 
 from harness import Bench, call

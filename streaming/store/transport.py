@@ -21,7 +21,7 @@ import urllib3
 from streaming.errors import CorruptError, UnavailableError
 from streaming.store.network import NETWORK_ERRORS, TransportSettings, network_error, proxy_of, trust
 
-__all__ = ['Response', 'Transport']
+__all__ = ['OpenConnections', 'Response', 'Transport']
 
 # Callers hear of bytes at least this often while they come.
 _REPORT_BYTES = 1 << 20
@@ -132,10 +132,6 @@ class Response:
     def skip(self) -> None:
         """Take note that there is no body to come (of a HEAD, a 204, a 304)."""
         self._finish()
-
-    def abort(self) -> None:
-        """Break the body off, from another thread."""
-        _shut(getattr(getattr(self._raw, 'connection', None), 'sock', None))
 
     def _finish(self) -> None:
         self._finished = True
@@ -263,9 +259,27 @@ class _Pool:
         self._manager = manager
         self.urllib3 = manager.connection_from_url(endpoint)
         self.absolute = bool(proxy) and parts.scheme == 'http'
+        self._connections = OpenConnections()
+        self._connections.watch_pool(self.urllib3)
+
+    def close(self) -> None:
+        self._connections.shut()
+        self._manager.clear()
+
+
+class OpenConnections:
+    """The connections of pools of urllib3, or of an SDK's copy of it, so that whoever waits for bytes on one can be woken.
+
+    Any thread may use it.
+    """
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        make = self.urllib3.ConnectionCls
+
+    def watch_pool(self, pool: Any) -> None:
+        """Remember the connections that a pool makes from now on."""
+        make = pool.ConnectionCls
 
         def make_and_remember(*args: Any, **keywords: Any) -> Any:
             connection = make(*args, **keywords)
@@ -274,14 +288,27 @@ class _Pool:
             return connection
 
         # An attribute of this one pool, called like the class that it stands for.
-        self.urllib3.ConnectionCls = make_and_remember  # type: ignore[assignment]
+        pool.ConnectionCls = make_and_remember
 
-    def close(self) -> None:
+    def watch_manager(self, manager: Any) -> None:
+        """Remember the connections of all pools that a manager makes from now on."""
+
+        def watched(kind: Any) -> Any:
+            def make(*args: Any, **keywords: Any) -> Any:
+                pool = kind(*args, **keywords)
+                self.watch_pool(pool)
+                return pool
+
+            return make
+
+        manager.pool_classes_by_scheme = {scheme: watched(kind) for scheme, kind in manager.pool_classes_by_scheme.items()}
+
+    def shut(self) -> None:
+        """End what goes on over them. Each will be made anew when it is next used."""
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
             _shut(connection.sock)
-        self._manager.clear()
 
 
 def _shut(open_socket: socket.socket | None) -> None:

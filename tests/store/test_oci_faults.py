@@ -239,19 +239,22 @@ def test_a_range_beyond_a_lying_size(oci: OCIServer, store: Store) -> None:
 
 
 def test_closing_cancels_within_a_second(oci: OCIServer, oci_url: str) -> None:
-    store = open_store(oci_url)
+    store = open_store(oci_url, {'single_put_bytes': '1mb', 'part_bytes': '512kb'})
     store.put('key', DATA)
     oci.add_fault('stall', method='GET', path='/key', times=4, seconds=20)
     oci.add_fault('stall', method='GET', path='/key', times=4, seconds=20, offset=1000)
     oci.add_fault('status', method='GET', path='/key', times=4, retry_after=20)
-    with ThreadPoolExecutor(12) as pool:
-        reads = [pool.submit(get_range, store) for _ in range(12)]
-        deadline = time.monotonic() + 5
+    oci.add_fault('stall', method='PUT', path='/o/some/prefix/small', seconds=20)
+    oci.add_fault('stall', method='PUT', path='/u/some/prefix/large', times=4, seconds=20)
+    with ThreadPoolExecutor(14) as pool:
+        calls = [pool.submit(get_range, store) for _ in range(12)]
+        calls += [pool.submit(store.put, 'small', b'x'), pool.submit(store.put, 'large', DATA)]
+        deadline = time.monotonic() + 10
         while oci.unspent_faults() and time.monotonic() < deadline:
-            pass
+            threading.Event().wait(0.01)
         began = time.monotonic()
         store.close()
-        for future in reads:
+        for future in calls:
             with pytest.raises(CancelledError):
                 future.result(5)
         assert time.monotonic() - began < 1

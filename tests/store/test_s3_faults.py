@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from streaming.errors import CredentialsError, DeniedError, StoreError, ThrottledError, UnavailableError
+from streaming.errors import CancelledError, CredentialsError, DeniedError, StoreError, ThrottledError, UnavailableError
 from streaming.store import RetryPolicy, open_store
 from streaming.store.protocol import Store
 from streaming.testing.store import pattern, read
@@ -265,3 +266,27 @@ def test_a_clock_that_is_off(rules: list[Rule], store: Store) -> None:
             run(store)
         assert time.monotonic() - began < 5, operation
         rules.clear()
+
+
+def test_closing_cancels_within_a_second(rules: list[Rule], url: str, store: Store) -> None:
+    patient = open_store(url, {**OPTIONS, 'timeout_s': 20})
+    waiting = [Rule(FAULTS[name]['kind'], **where, times=2) for name, where in (
+        ('stall before headers', OPERATIONS['get range'][1]),
+        ('stall in body', OPERATIONS['get range'][1]),
+        ('stall before headers', OPERATIONS['part'][1]),
+    )]  # fmt: skip
+    rules += waiting
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(get_range, patient) for _ in range(4)] + [pool.submit(put_in_parts, patient)]
+        deadline = time.monotonic() + 10
+        while any(rule.times for rule in waiting) and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.2)
+        began = time.monotonic()
+        patient.close()
+        for call in calls:
+            with pytest.raises(CancelledError, match='its store was closed'):
+                call.result(5)
+        assert time.monotonic() - began < 1
+    get_range(patient)
+    patient.close()

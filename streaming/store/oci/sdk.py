@@ -14,6 +14,7 @@ from streaming.store.network import ca_bundle_of, network_error, proxy_of
 from streaming.store.oci.headers import base64_md5, compare_md5, multipart_md5, sse_headers
 from streaming.store.oci.session import Mending, Session, error_of
 from streaming.store.parts import Part
+from streaming.store.transport import OpenConnections
 
 __all__ = ['SDKWriter']
 
@@ -28,6 +29,7 @@ class SDKWriter:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._client: Any = None
+        self._connections = OpenConnections()
         self._making = threading.Lock()
 
     def put(self, name: str, data: bytes, overwrite: bool, url: str) -> str | None:
@@ -93,9 +95,10 @@ class SDKWriter:
         self._forget(f'DELETE {url}', lambda client, bucket: client.delete_object(*bucket, name))
 
     def close(self) -> None:
-        """Give back the client's connections."""
+        """Give back the client's connections; requests under way in other threads break off."""
         client, self._client = self._client, None
         if client is not None:
+            self._connections.shut()
             client.base_client.session.close()
 
     def _forget(self, what: str, function: Callable[[Any, tuple[str, str]], Any]) -> None:
@@ -158,6 +161,8 @@ class SDKWriter:
         requests.verify = ca_bundle_of(limits) or True
         proxy = proxy_of(limits, self._session.transport.endpoint)
         requests.proxies = {'http': proxy, 'https': proxy} if proxy else {}
+        for adapter in requests.adapters.values():
+            self._connections.watch_manager(adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager)
         return client
 
     def _encryption(self, *, kms: bool = True) -> dict[str, str]:

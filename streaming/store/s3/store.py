@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,7 +19,7 @@ from streaming.store.protocol import ObjectInfo, check_key, check_prefix, check_
 from streaming.store.ranges import WHOLE, range_header, read_range, read_whole
 from streaming.store.s3.client import make_client, translated
 from streaming.store.s3.options import S3Options
-from streaming.store.transport import Response
+from streaming.store.transport import OpenConnections, Response
 
 __all__ = ['S3Store']
 
@@ -119,9 +118,7 @@ class S3Store(PartsStore):
         """The answer to a GET, with its body to come."""
         answer = self._call('get_object', what, check_key(key), **self._customer_key(), **arguments)
         # boto3's body hides how many bytes came of one receive; the connection's own answer is behind it.
-        response = Response(answer['Body']._raw_stream, what, self.options.transport)
-        self._client().bodies.add(response)
-        return response
+        return Response(answer['Body']._raw_stream, what, self.options.transport)
 
     def list(self, prefix: str = '', *, after: str = '') -> Iterator[ObjectInfo]:
         check_prefix(prefix)
@@ -228,14 +225,14 @@ class S3Store(PartsStore):
 
 
 class _Client:
-    """One process's client of boto3, and the bodies that are being read from it."""
+    """One process's client of boto3, and its connections."""
 
     def __init__(self, options: S3Options) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._boto: Any = None
         self._unsigned = options.unsigned
-        self.bodies: weakref.WeakSet[Response] = weakref.WeakSet()
+        self._connections = OpenConnections()
 
     def call(self, operation: str, what: str, arguments: dict[str, Any]) -> Any:
         from botocore.exceptions import NoCredentialsError
@@ -257,14 +254,22 @@ class _Client:
         with self._lock:
             if self._boto is None:
                 self._boto = make_client(self._options, unsigned=bool(self._unsigned))
+                _watch(self._connections, self._boto)
             return self._boto
 
     def close(self) -> None:
-        for response in list(self.bodies):
-            response.abort()
+        self._connections.shut()
         with self._lock:
             if self._boto is not None:
                 self._boto.close()
+
+
+def _watch(connections: OpenConnections, client: Any) -> None:
+    """Remember the connections that a client of boto3 makes."""
+    session = client._endpoint.http_session
+    connections.watch_manager(session._manager)
+    # The managers of proxies are made on first use, of the same classes.
+    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme
 
 
 def _condition(overwrite: bool) -> dict[str, str]:

@@ -13,6 +13,23 @@ from urllib.parse import quote, urlsplit
 Read = Callable[[int, int], Any]  # (first byte, number of bytes) -> the bytes, in one object or another
 
 _STREAM_CHUNK = 4 << 20
+# Ranges go through so much of an object.
+_SPAN = 64 << 20
+
+
+class _Room(threading.local):
+    """A buffer for each thread, kept: whoever reads into the caller's buffer is spared new memory for each request."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def take(self, size: int) -> memoryview:
+        if len(self.buffer) != size:
+            self.buffer = bytearray(size)
+        return memoryview(self.buffer)
+
+
+_room = _Room()
 
 
 def run(reader: str, url: str, options: dict[str, Any], key: str, whole: bool, size: int, threads: int, seconds: float) -> dict:
@@ -49,9 +66,6 @@ def run(reader: str, url: str, options: dict[str, Any], key: str, whole: bool, s
     return {'value': round(gb * 1000 / elapsed, 2), 'requests/s': round(requests / elapsed, 1), 'cpu s/GB': round(cpu / gb, 3)}
 
 
-_SPAN = 64 << 20
-
-
 def check(data: Any, size: int) -> None:
     if len(data) != size:
         raise ValueError(f'{len(data)} bytes of {size}')
@@ -77,7 +91,7 @@ def ours(url: str, options: tuple, key: str, whole: bool) -> Read:
     store = open_store(url, dict(options))
 
     def read(start: int, size: int) -> memoryview:
-        buffer = memoryview(bytearray(size))
+        buffer = _room.take(size)
         store.read_into(key, start, buffer)
         return buffer
 
@@ -120,8 +134,8 @@ def content(url: str, options: tuple, key: str, whole: bool) -> Read:
 def stream(url: str, options: tuple, key: str, whole: bool) -> Read:
     get = _oci(url, whole, key)
 
-    def read(start: int, size: int) -> bytearray:
-        buffer, at = bytearray(size), 0
+    def read(start: int, size: int) -> memoryview:
+        buffer, at = _room.take(size), 0
         for chunk in get(start, size).data.raw.stream(_STREAM_CHUNK, decode_content=False):
             buffer[at : at + len(chunk)] = chunk
             at += len(chunk)
@@ -200,7 +214,7 @@ def bare_socket(url: str, options: tuple, key: str, whole: bool) -> Read:
         status, (_, _, body) = head[:12], head.partition(b'\r\n\r\n')
         if status not in (b'HTTP/1.1 200', b'HTTP/1.1 206'):
             raise ValueError(str(head))
-        buffer, at = memoryview(bytearray(size)), len(body)
+        buffer, at = _room.take(size), len(body)
         buffer[:at] = body
         while at < size:
             count = own.connection.recv_into(buffer[at:])

@@ -1,9 +1,13 @@
 """Servers that the stores' tests talk to over TCP, on free ports."""
 
+import http.client
 import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -83,3 +87,75 @@ def oci_url(oci: OCIServer) -> str:
     bucket = f'bucket-{os.urandom(6).hex()}'
     oci.create_bucket(bucket)
     return oci.url(f'{bucket}/some/prefix')
+
+
+class Relay(BaseHTTPRequestHandler):
+    """A proxy: passes requests of http:// on, and opens tunnels for https://. All of ``*.invalid`` is at one address."""
+
+    protocol_version = 'HTTP/1.1'
+    passed: list[str]
+    inside: str
+
+    def do(self) -> None:
+        body = self.rfile.read(int(self.headers.get('content-length') or 0))
+        parts = urlsplit(self.path)
+        self.passed.append(f'{self.command} {parts.netloc}')
+        connection = http.client.HTTPConnection(self._address(parts.netloc))
+        try:
+            target = f'{parts.path}?{parts.query}' if parts.query else parts.path
+            connection.request(self.command, target, body, dict(self.headers))
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ('connection', 'transfer-encoding'):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
+
+    def do_CONNECT(self) -> None:
+        self.passed.append(f'CONNECT {self.path}')
+        host, _, port = self._address(self.path).partition(':')
+        self.close_connection = True
+        with socket.create_connection((host, int(port))) as inside:
+            self.send_response_only(200)
+            self.end_headers()
+            back = threading.Thread(target=self._pump, args=(inside, self.connection))
+            back.start()
+            self._pump(self.connection, inside)
+            back.join()
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _address(self, place: str) -> str:
+        return self.inside if '.invalid' in place else place
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def relay() -> Iterator[type[Relay]]:
+    """A proxy at ``relay.url``, what it has ``passed``, and the address ``inside`` that it brings all of ``*.invalid`` to."""
+    kind = type('Own', (Relay,), {'passed': [], 'inside': ''})
+    server = ThreadingHTTPServer(('127.0.0.1', 0), kind)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that left
+    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
+    thread.start()
+    kind.url = f'http://127.0.0.1:{server.server_port}'
+    yield kind
+    server.shutdown()
+    server.server_close()
+    thread.join(5)

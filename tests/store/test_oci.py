@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -288,6 +289,25 @@ def test_threads_that_meet_an_outage_all_succeed(oci: OCIServer, oci_url: str) -
         assert list(pool.map(lambda _: store.get('key'), range(32))) == [pattern(1000)] * 32
     assert time.monotonic() - began < 10
     store.close()
+
+
+@pytest.mark.parametrize('variable', [False, True])
+def test_through_a_proxy(oci: OCIServer, oci_url: str, relay: Any, monkeypatch: pytest.MonkeyPatch, variable: bool) -> None:
+    """Reading and writing reach a host that only the proxy knows."""
+    relay.inside = oci.endpoint.removeprefix('http://')
+    options: dict[str, object] = {**PARTS}
+    if variable:
+        monkeypatch.setenv('http_proxy', relay.url)
+    else:
+        options['proxy'] = relay.url
+    store = open_store(oci_url.replace(oci.endpoint, 'http://service.invalid'), options)
+    store.put('key', b'value')
+    store.put('large', bytes(11 << 20))
+    assert store.get('key') == b'value'
+    assert [info.key for info in store.list()] == ['key', 'large']
+    store.close()
+    assert len(relay.passed) == requests_of(oci)
+    assert {line.split()[1] for line in relay.passed} == {'service.invalid'}
 
 
 # Options

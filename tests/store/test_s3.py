@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,19 @@ def test_no_network(free_port: int, s3_bucket: str) -> None:
     with pytest.raises(UnavailableError, match=r's3://b/key'):
         open_store('s3://b?endpoint=http://no-such-host.invalid').get('key')
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize('variable', [False, True])
+def test_through_a_proxy(moto_endpoint: str, s3_bucket: str, relay: Any, monkeypatch: pytest.MonkeyPatch, variable: bool) -> None:
+    options = {} if variable else {'proxy': relay.url}
+    if variable:
+        monkeypatch.setenv('http_proxy', relay.url)
+    store = open_store(f's3://{s3_bucket}', options)
+    store.put('key', b'value')
+    assert store.get('key') == b'value'
+    store.close()
+    address = moto_endpoint.removeprefix('http://')
+    assert relay.passed == [f'PUT {address}', f'GET {address}']
 
 
 def test_no_credentials_means_asking_without(s3_bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from streaming.errors import (
     ThrottledError,
     UnavailableError,
 )
-from streaming.store.network import network_error, parse_retry_after
+from streaming.store.network import ca_bundle_of, network_error, parse_retry_after
 from streaming.store.s3.options import S3Options
 
 __all__ = ['make_client', 'translated']
@@ -74,9 +74,9 @@ def make_client(options: S3Options, *, unsigned: bool) -> Any:
             aws_session_token=options.session_token,
         )
         region = session.region_name or 'us-east-1'
-        return session.client(
-            's3', region_name=region, endpoint_url=options.endpoint, verify=limits.ca_bundle, config=Config(**settings)
-        )
+        # boto3 knows of no other variable than this one.
+        bundle = limits.ca_bundle or os.environ.get('AWS_CA_BUNDLE') or ca_bundle_of(limits)
+        return session.client('s3', region_name=region, endpoint_url=options.endpoint, verify=bundle, config=Config(**settings))
     except (BotoCoreError, ValueError) as error:
         raise CredentialsError(f'{options.url}: {error}') from error
 

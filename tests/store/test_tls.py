@@ -1,4 +1,4 @@
-"""oci:// over TLS, through a front that takes it off, with a certificate of our own authority."""
+"""oci:// and s3:// over TLS, through a front that takes it off, with a certificate of our own authority."""
 
 import asyncio
 import datetime
@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,3 +150,37 @@ def test_whom_to_trust(front: tuple[str, Path], tls_url: str, tmp_path: Path, mo
         broken = open_store(f'{tls_url}&ca_bundle={path}')
         with pytest.raises(ArgumentError, match=f'{path} cannot be read'):
             broken.get('key')
+
+
+def test_a_tunnel_through_a_proxy(front: tuple[str, Path], tls_url: str, relay: Any) -> None:
+    store = open_store(tls_url, {'ca_bundle': str(front[1]), 'proxy': relay.url})
+    store.put('key', b'value')
+    assert store.get('key') == b'value'
+    store.close()
+    # One for each plane.
+    assert relay.passed == [f'CONNECT {front[0].removeprefix("https://")}'] * 2
+
+
+def test_s3_over_tls(moto_endpoint: str, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('SSL_CERT_FILE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'):
+        monkeypatch.delenv(name, raising=False)
+    certificate, key = write_certificate(tmp_path)
+    own = Front(moto_endpoint, certificate, key)
+    try:
+        url = f's3://{s3_bucket}/prefix?endpoint={own.endpoint}'
+        trusting = open_store(f'{url}&ca_bundle={certificate}')
+        trusting.put('key', b'x')
+        assert trusting.get('key') == b'x'
+        trusting.close()
+        for name in ('AWS_CA_BUNDLE', 'SSL_CERT_FILE', 'REQUESTS_CA_BUNDLE'):
+            monkeypatch.setenv(name, str(certificate))
+            by_environment = open_store(url)
+            assert by_environment.get('key') == b'x'
+            by_environment.close()
+            monkeypatch.delenv(name)
+        distrustful = open_store(url)
+        with pytest.raises(StoreError, match=r's3://.*key: the server.s certificate is not to be trusted.*ca_bundle'):
+            distrustful.get('key')
+        distrustful.close()
+    finally:
+        own.stop()

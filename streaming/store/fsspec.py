@@ -98,7 +98,7 @@ class FsspecStore(Store):
             found = self._by_process.setdefault(pid, (system, str(root).rstrip('/')))
         return found
 
-    def _make(self, options: dict[str, object]) -> tuple[Any, Any]:
+    def _make(self, options: dict[str, Any]) -> tuple[Any, Any]:
         """The file system and the root's path in it, made anew."""
         if self._protocol in ('gs', 'gcs'):
             # Not the class that gcsfs registers: it asks over gRPC what kind of bucket it is, and gRPC does not survive a fork.

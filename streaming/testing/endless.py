@@ -153,5 +153,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header('content-length', str(size))
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

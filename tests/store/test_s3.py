@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -112,12 +113,14 @@ def test_a_missing_bucket(s3_bucket: str) -> None:
 
 
 def test_no_network(free_port: int, s3_bucket: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(UnavailableError, match=r's3://b/key.*refused'):
-        open_store(f's3://b?endpoint=http://127.0.0.1:{free_port}').get('key')
-    with pytest.raises(UnavailableError, match=r's3://b/key'):
-        open_store('s3://b?endpoint=http://no-such-host.invalid').get('key')
-    assert time.monotonic() - began < 10
+    def seconds_to_fail(endpoint: str) -> float:
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match=r's3://b/key.*(refused|resolution|not known)'):
+            open_store(f's3://b?endpoint={endpoint}').get('key')
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(seconds_to_fail, [f'http://127.0.0.1:{free_port}', 'http://no-such-host.invalid'])) < 5
 
 
 @pytest.mark.parametrize('variable', [False, True])

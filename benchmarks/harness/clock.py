@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
@@ -26,7 +26,8 @@ def items_per_second(epoch: Callable[[], Iterable[Any]], seconds: float, step: i
     """
     count, timed, end = 0, 0.0, perf_counter() + 10 * seconds
     while timed < seconds and perf_counter() < end:
-        iterator = iter(epoch())
+        # One iterator, whoever asks: that of litData begins again whenever it is asked for one.
+        iterator = chain(epoch())
         take(iterator, 1)
         found, begin, elapsed = 0, perf_counter(), 0.0
         while timed + elapsed < seconds:

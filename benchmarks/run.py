@@ -4,6 +4,7 @@ With --results it only writes the page, from the lines of an earlier run.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from report.plots import draw_all
 from report.results import Results
 
 # In this order on the page. store.py compares clients of a store and not datasets; run it by itself.
-STAGES = ('read', 'batch', 'write', 'start', 'order', 'stream', 'evict', 'soak')
+STAGES = ('read', 'batch', 'write', 'index', 'start', 'order', 'stream', 'evict', 'soak')
 _DRAWN = ('read/', 'batch/', 'write/', 'start/', 'stream/')
 
 
@@ -28,9 +29,14 @@ def measure(size: str, out: Path) -> None:
         if not script.exists():
             continue
         print(f'{stage}...', file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, str(script), '--size', size, '--out', str(out)], check=False)
-        if done.returncode:
-            print(f'{stage} ended with {done.returncode}', file=sys.stderr)
+        with subprocess.Popen([sys.executable, str(script), '--size', size, '--out', str(out)]) as running:
+            try:
+                code = running.wait()
+            except BaseException:
+                running.terminate()
+                raise
+        if code:
+            print(f'{stage} ended with {code}', file=sys.stderr)
 
 
 def main() -> None:
@@ -40,6 +46,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=ROOT / '.bench' / 'results.jsonl', help='default: .bench/results.jsonl')
     parser.add_argument('--docs', type=Path, default=ROOT / 'docs', help='default: docs')
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if arguments.results is None:
         measure(arguments.size, arguments.out)
     results = Results.load(arguments.results or arguments.out)

@@ -15,6 +15,7 @@ _TITLES = {
     'batch/2_workers': 'Batches, with two workers',
     'write/none': 'Writing, without compression',
     'write/zstd+xxh64': 'Writing, with zstd and xxh64',
+    'index/load': 'Loading an index',
     'start/first_batch': 'Starting',
     'stream/first_batch': 'First batch from a store',
     'stream/epoch': 'Cold epoch from a store',

@@ -1,8 +1,11 @@
 """What stands between a batch and its shards being here: the walk ahead, the first batches by range, bad shards."""
 
+import atexit
 import logging
+import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 from streaming.early import EarlyReads
@@ -24,6 +27,9 @@ _AHEAD_BYTES = 256 << 20
 
 # Of a cache with a limit, at most one part in so many lies ahead of a reader.
 _PART_AHEAD = 8
+
+# How long closing waits for threads to notice, and then for reads to be broken off.
+_NOTICE_S, _BREAK_S = 0.05, 5.0
 
 # What is wrong with a shard, and not with the way to it: it is not there, or not what the index says. That a store cannot be
 # reached is no reason to go on with less data.
@@ -74,6 +80,7 @@ class Arrivals:
         # What is skipped must not depend on how much of a shard was read before it turned out to be bad.
         self._early = None if skip_bad else EarlyReads(shards, prefetcher, processes, timeout_s)
         self._stand_ins = StandIns(shards.table, shards.stream_of) if skip_bad else None
+        _living.add(self)
 
     def prepare(self, index: int, sample_ids: Int64Array) -> Int64Array:
         """Return once the samples of the iterator's batch number ``index`` can be read.
@@ -107,8 +114,13 @@ class Arrivals:
         return sample_ids
 
     def close(self) -> None:
-        """Give up what is going on."""
+        """Give up what is going on, and wait for its threads a few seconds at most."""
+        _living.discard(self)
         self._prefetcher.close()
+        # Threads notice at the next byte. Where none comes, what they read is broken off, unless that could be another's.
+        if not self._prefetcher.join(_NOTICE_S) and not any(other._shards is self._shards for other in _living):
+            self._shards.break_off()
+            self._prefetcher.join(_BREAK_S)
         if self._early is not None:
             self._early.close()
         if self._following is not None:
@@ -136,6 +148,20 @@ class Arrivals:
         logger.warning(
             '%s is bad, and others stand in for its %d samples in this epoch: %s', self._shards.describe(shard), samples, error
         )
+
+
+_living: 'weakref.WeakSet[Arrivals]' = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Leave no half-fetched files at the end of the interpreter, which stops threads wherever they are."""
+    for arrivals in list(_living):
+        arrivals.close()
+
+
+# They are the parent's, and so are their threads.
+os.register_at_fork(after_in_child=_living.clear)
 
 
 def _uses(shards: DatasetShards, plan: Plan) -> Iterator[ShardUse]:

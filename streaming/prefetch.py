@@ -118,13 +118,17 @@ class Prefetcher:
             raise CancelledError('the iterator that needed this shard was closed')
 
     def close(self) -> None:
-        """Give up what is going on and end the threads. Waits for them only as long as a read takes to notice."""
+        """Give up what is going on, as soon as threads notice: at their next byte. Then they end; `join` waits for them."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        deadline = time.monotonic() + 5
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the threads of a prefetcher that was closed; whether they have ended."""
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _await_own_fetch(self, shard: int) -> None:
         beats, since = self._beats, time.monotonic()

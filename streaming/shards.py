@@ -203,6 +203,11 @@ class DatasetShards:
         """Bytes of the shards' files that lie in the cache folders."""
         return sum(stream.cached_bytes() for stream in self._streams)
 
+    def break_off(self) -> None:
+        """Break off whatever threads of this process read from the stores. The stores may be used again."""
+        for cache in self.caches.values():
+            cache.break_off()
+
     def close(self) -> None:
         """Unmap the shards and give back the descriptors. Stores are closed too; they open again if asked."""
         self._readers.close()

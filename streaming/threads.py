@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -31,13 +32,11 @@ class CallerThreads(Generic[T]):
         self._limit = limit
         self._name = name
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._pending: list[Future[T]] = []
         self._threads = 0
 
     def submit(self, call: Callable[[], T]) -> 'Future[T]':
         """Have a call made; the future has what it returned or raised."""
         future: Future[T] = Future()
-        self._pending.append(future)
         self._calls.put((future, call))
         if self._threads < self._limit:
             threading.Thread(target=_make_calls, args=(self._calls,), name=f'{self._name}-{self._threads}', daemon=True).start()
@@ -46,8 +45,9 @@ class CallerThreads(Generic[T]):
 
     def close(self) -> None:
         """Cancel what has not begun and let the threads end."""
-        for future in self._pending:
-            future.cancel()
+        with suppress(queue.Empty):
+            while item := self._calls.get_nowait():
+                item[0].cancel()
         for _ in range(self._threads):
             self._calls.put(None)
         self._threads = self._limit

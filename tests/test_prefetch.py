@@ -78,7 +78,7 @@ def make(cache: Cache) -> Iterator[Callable[..., Prefetcher]]:
     yield build
     for prefetcher in made:
         prefetcher.close()
-        assert not any(thread.is_alive() for thread in prefetcher._threads)
+        assert prefetcher.join(5)
 
 
 def test_shards_are_begun_by_first_use(cache: Cache, make: Callable[..., Prefetcher]) -> None:

@@ -6,9 +6,10 @@ Nothing here decides what is fetched when, or who else may be fetching it.
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from streaming.format.compression import get_codec
 from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
 from streaming.store.protocol import ObjectInfo, Store
+from streaming.threads import CallerThreads
 
 __all__ = ['FetchPolicy', 'ObjectVersion', 'ShardFetch', 'zip_scratch']
 
@@ -153,17 +155,14 @@ class ShardFetch:
             for start, size in ranges:
                 yield self._read_range(file.basename, start, size, version)
             return
-        pool = ThreadPoolExecutor(min(self.policy.parallel, len(ranges)), thread_name_prefix='streaming-range')
         pending: deque[Future[memoryview]] = deque()
-        try:
+        with CallerThreads[memoryview](min(self.policy.parallel, len(ranges)), 'streaming-range') as threads:
             for start, size in ranges:
-                pending.append(pool.submit(self._read_range, file.basename, start, size, version))
+                pending.append(threads.submit(partial(self._read_range, file.basename, start, size, version)))
                 if len(pending) > self.policy.parallel:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _read_range(self, key: str, start: int, size: int, version: 'ObjectVersion') -> memoryview:
         buffer = memoryview(bytearray(size))

@@ -46,7 +46,7 @@ class FileLock:
     def beat(self) -> None:
         """Tell whoever waits that the work gets on; cheap enough to call for every few bytes."""
         now = time.monotonic()
-        if now >= self._next_beat:
+        if now >= self._next_beat and _held.get(self._descriptor) is self:
             self._next_beat = now + 0.5
             os.utime(self._descriptor)
 

@@ -144,6 +144,10 @@ class ShardCache:
         """What all processes have done with the folder."""
         return self.ledger.counters()
 
+    def break_off(self) -> None:
+        """Break off what threads of this process read from the store, also where no byte comes."""
+        self._store.close()
+
     def close(self) -> None:
         """Give back the ledger's descriptors. The store is its owner's to close."""
         self.ledger.close()

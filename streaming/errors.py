@@ -8,6 +8,7 @@ A message names the thing, the value, the limit where there is one, and the way 
 __all__ = [
     'AlreadyExistsError',
     'ArgumentError',
+    'CacheError',
     'CancelledError',
     'ColumnTypeError',
     'CorruptError',
@@ -65,6 +66,10 @@ class ColumnTypeError(StreamingError, TypeError):
 
 class StaleCacheError(StreamingError, RuntimeError):
     """A cache folder holds another remote, or another version of it, than the one asked for."""
+
+
+class CacheError(StreamingError, OSError):
+    """A cache folder cannot be written: its disk is full, say, or read-only."""
 
 
 class StoreError(StreamingError, OSError):

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from streaming.errors import CorruptError
+from streaming.errors import CorruptError, StoreError
 from streaming.format.compression import get_codec
 from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
@@ -81,6 +81,11 @@ class ShardFetch:
                     if attempt == self.policy.refetches:
                         raise
                     logger.warning('%s; fetching it again (%d of %d)', error, attempt + 1, self.policy.refetches)
+                except FileNotFoundError as error:
+                    # Somebody removed the cache folder under our hands.
+                    if isinstance(error, StoreError) or attempt == self.policy.refetches:
+                        raise
+                    self.scratch.parent.mkdir(parents=True, exist_ok=True)
                 else:
                     break
 

@@ -20,7 +20,15 @@ from streaming.cache.locks import FileLock, try_lock, wait_for_lock
 from streaming.cache.plans import Plans
 from streaming.cache.ranged import ObjectRanges
 from streaming.cache.room import Room
-from streaming.errors import CancelledError, CorruptError, NotFoundError, StreamingError, ThrottledError, UnavailableError
+from streaming.errors import (
+    CacheError,
+    CancelledError,
+    CorruptError,
+    NotFoundError,
+    StreamingError,
+    ThrottledError,
+    UnavailableError,
+)
 from streaming.format.index import ShardInfo, ShardTable
 from streaming.store.protocol import Store
 
@@ -201,6 +209,12 @@ class ShardCache:
             failed = int(not isinstance(error, CancelledError))
             self.ledger.add(fetched_bytes=received, failed_fetches=failed, **self._store.take())
             raise
+        except OSError as error:  # of the local disk: a store's are all StoreError
+            self.ledger.add(fetched_bytes=received, failed_fetches=1, **self._store.take())
+            raise CacheError(
+                f'{self.path}: {error.strerror or error}: no place for {self.describe(shard)} ({self.footprint(info)} bytes on '
+                'disk); free space, bound the cache by cache_limit=, or choose another folder by local='
+            ) from error
         self.ledger.add(fetched_bytes=received, fetched_shards=1, **self._store.take())
         logger.debug('fetched %s: %d bytes', self.describe(shard), received)
 

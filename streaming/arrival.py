@@ -106,6 +106,7 @@ class Arrivals:
         if self._stand_ins is not None:
             return self._prepare_good(sample_ids, self._stand_ins)
         read = set() if self._early is None else self._early.read(sample_ids)
+        self._prefetcher.start()
         for shard in self._shards.first_uses(sample_ids):
             if shard not in read:
                 self._prefetcher.wait_for(shard)

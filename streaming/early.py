@@ -37,6 +37,9 @@ _PART_OF_DATASET = 16
 # samples that are less than this apart are read together with what is between them.
 _REQUEST_BYTES = 64 << 10
 
+# How long the first reads have the network and the interpreter to themselves, before shards are fetched beside them.
+_HEAD_START_S = 0.25
+
 # Requests at a time. A shuffled batch can need one for each sample.
 _REQUESTS = 32
 
@@ -150,7 +153,9 @@ class EarlyReads:
             def is_over() -> bool:
                 return all(future.done() for future in every) or all(map(self._prefetcher.is_ready, wanted))
 
-            self._prefetcher.wait_until(is_over, self._timeout_s)
+            if not self._prefetcher.wait_until(is_over, _HEAD_START_S):
+                self._prefetcher.start()
+                self._prefetcher.wait_until(is_over, self._timeout_s)
         failed = set()
         for shard, made in futures.items():
             for future in made:

@@ -67,8 +67,14 @@ class Prefetcher:
         self._beats = 0
         self._closed = False
         self._threads = [threading.Thread(target=self._run, name=f'streaming-prefetch-{i}', daemon=True) for i in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to fetch; once more does nothing. `wait_for` does it too."""
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
 
     def advance(self, position: int) -> None:
         """Say that the reader has come to ``position``."""
@@ -87,6 +93,7 @@ class Prefetcher:
         """
         if shard in self._ready:
             return
+        self.start()
         with self._changed:
             self._await_own_fetch(shard)
             if shard in self._ready:
@@ -126,7 +133,7 @@ class Prefetcher:
     def join(self, timeout_s: float) -> bool:
         """Wait for the threads of a prefetcher that was closed; whether they have ended."""
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
+        for thread in self._threads if self._started else ():
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 

@@ -73,6 +73,7 @@ def make(cache: Cache) -> Iterator[Callable[..., Prefetcher]]:
                 timeout_s=timeout_s,
             )
         )
+        made[-1].start()
         return made[-1]
 
     yield build

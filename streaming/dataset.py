@@ -24,7 +24,7 @@ from streaming.shards import DatasetShards
 from streaming.stream import Stream, make_streams
 from streaming.units import bytes_to_int, number_abbrev_to_int
 from streaming.walk import Walk, is_walk, parse_walk
-from streaming.workers import leave_no_sockets
+from streaming.workers import end_with_parent, leave_no_sockets
 from streaming.world import World
 
 __all__ = ['StreamingDataset']
@@ -241,6 +241,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         if info is not None:
             leave_no_sockets()
+            end_with_parent()
         loaded, self._walk_loaded = self._walk_loaded, None
         key, worker = self._iteration_key(), 0 if info is None else info.id
         if loaded is None:

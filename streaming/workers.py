@@ -1,11 +1,32 @@
-"""What a DataLoader worker does differently, so that a killed one leaves nothing behind."""
+"""What a DataLoader worker does differently, so that neither it nor its rank leaves anything behind when killed."""
 
 import os
 import secrets
 import sys
-from multiprocessing import connection
+import threading
+from multiprocessing import connection, parent_process
+from multiprocessing.process import BaseProcess
 
-__all__ = ['leave_no_sockets']
+__all__ = ['end_with_parent', 'leave_no_sockets']
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it is gone, by whatever cause.
+
+    torch's workers look every five seconds whether their parent is still the process that it was when they began. One whose
+    parent was killed before it looked for the first time stays for ever.
+    """
+    parent = parent_process()
+    if parent is not None and not any(thread.name == _WATCH for thread in threading.enumerate()):
+        threading.Thread(target=_outlive, args=(parent,), name=_WATCH, daemon=True).start()
+
+
+_WATCH = 'streaming-watch-parent'
+
+
+def _outlive(parent: BaseProcess) -> None:
+    parent.join()  # by a pipe whose other end goes with the parent
+    os._exit(1)
 
 
 def leave_no_sockets() -> None:

@@ -134,6 +134,29 @@ if __name__ == '__main__':
 """
 
 
+ORPHANS = """
+import os, signal, sys, time
+from streaming import StreamingDataLoader, StreamingDataset
+def linger(worker):
+    time.sleep(1)  # the parent is gone before torch has looked who it is
+if __name__ == '__main__':
+    dataset = StreamingDataset(remote=sys.argv[1], local=sys.argv[2], batch_size=8)
+    loader = StreamingDataLoader(dataset, batch_size=8, num_workers=3, worker_init_fn=linger)
+    batches = iter(loader)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_their_rank_however_early(remote: Path, tmp_path: Path) -> None:
+    command = [sys.executable, '-c', ORPHANS, str(remote), str(tmp_path / 'cache')]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    assert process.wait(60) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while in_session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not in_session(process.pid)
+
+
 @pytest.fixture(scope='module')
 def server() -> Iterator[OCIServer]:
     with OCIServer(buckets=['data']) as server:

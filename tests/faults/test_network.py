@@ -1,7 +1,10 @@
 """A bad network, over real sockets: the epoch completes with the right bytes, or fails with a clear error in time."""
 
 import hashlib
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -204,3 +207,27 @@ def test_a_server_that_stays_down(server: OCIServer, tmp_path: Path) -> None:
     with pytest.raises(StreamingError, match=r'shard\.00000'):
         check_epoch(dataset, tmp_path, workers=2)
     assert 1 < time.monotonic() - began < 20
+
+
+RANK = """
+import sys
+from streaming import StreamingDataLoader, StreamingDataset, World
+url, local, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
+world = World(rank=rank, num_ranks=3, ranks_per_node=3)
+dataset = StreamingDataset(remote=url, local=local, batch_size=8, download_timeout=6, world=world)
+for batch in StreamingDataLoader(dataset, batch_size=8, num_workers=2):
+    pass
+"""
+
+
+def test_every_rank_that_needs_a_shard_learns_that_it_cannot_be_had(server: OCIServer, tmp_path: Path) -> None:
+    server.add_fault(kind='status', status=503, path=SHARDS, times=None)
+    server.reset_stats()
+    command = [sys.executable, '-c', RANK, server.url('data/raw'), str(tmp_path)]
+    ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(3)]
+    for process in ranks:
+        _, complaints = process.communicate(timeout=90)
+        assert process.returncode == 1
+        assert re.search(r'Error: GET oci://.*shard\.\d+\.mds.*503', complaints), complaints
+    assert not list(tmp_path.glob('shard.*'))
+    assert not list(tmp_path.glob('.streaming/fetching/*.part'))

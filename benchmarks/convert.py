@@ -1,0 +1,46 @@
+"""Converting what people have, on all cores: Parquet of text, JPEGs in folders, zstd files of JSON lines.
+
+Each package in its own way: ours by `convert`, mosaicml-streaming by a loop over an MDSWriter and by its recipe for many
+processes (a writer each, then merge_index), litData by `optimize`, webdataset by a ShardWriter. The peers read with pyarrow, json
+and zstandard, and nobody compresses. Of size full the input is 2 GB of Parquet, 100,000 JPEGs and 1 GB of compressed JSON lines,
+and the folder needs room for 30 GB.
+"""
+
+import os
+
+from harness import Bench, call
+
+_CONTENDERS = {
+    'ours': 'contenders.convert_ours:convert',
+    'mosaicml': 'contenders.convert_mosaicml:convert',
+    'mosaicml processes': 'contenders.convert_mosaicml:convert_in_processes',
+    'litdata': 'contenders.convert_litdata:convert',
+    'webdataset': 'contenders.convert_webdataset:convert',
+}
+# By workload, how large the input is: megabytes of Parquet or of compressed lines, or images.
+_SIZES = {'parquet': (4, 128, 2048), 'jpeg': (200, 8000, 100_000), 'jsonl.zst': (4, 64, 1024)}
+
+
+def main() -> None:
+    with Bench('convert', __doc__, workloads=tuple(_SIZES)) as bench:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        for workload in bench.workloads:
+            source = bench.folder / workload
+            size = bench.by_size(*_SIZES[workload])
+            made = bench.prepare('ours', call('contenders.convert_input:make', folder=source, workload=workload, size=size), 3600)
+            arguments = {'workload': workload, 'source': source, 'records': made['value'], 'workers': workers}
+            bench.compare(
+                'convert/records',
+                f'{workload}, {made["megabytes"]} MB',
+                'records/s',
+                {
+                    contender: call(function, out=bench.folder / f'{workload}-{contender}', **arguments)
+                    for contender, function in _CONTENDERS.items()
+                },
+                limit_s=3600,
+            )
+            bench.remove(source, *(bench.folder / f'{workload}-{contender}' for contender in _CONTENDERS))
+
+
+if __name__ == '__main__':
+    main()

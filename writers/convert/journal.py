@@ -59,10 +59,13 @@ class Journal:
         same = found is not None and found.get('fingerprint') == self._job.fingerprint
         if found is not None and same:
             finished = found.get('finished')
-            if finished is None:
+            if not isinstance(finished, dict):
                 return None
             if not exist_ok:
-                return dict(finished)
+                if self._is_there():
+                    return finished
+                self._put_job(None)  # somebody has removed the index since
+                return None
         if not exist_ok:
             self._refuse(found)
         self._clear(found)
@@ -136,7 +139,19 @@ class Journal:
             for prefix in (INDEX, 'shard.', 'part-'):
                 for info in self._store.list(folder + prefix):
                     if info.key == folder + INDEX or _OURS.fullmatch(info.key[len(folder) :]):
-                        raise AlreadyExistsError(f'{url} holds a dataset, or a part of one, already ({info.key}); {way_out}')
+                        made = '' if found is None else f', of {_what_differs(found, self._job)}'
+                        raise AlreadyExistsError(
+                            f'{url} holds a dataset, or a part of one, already ({info.key}{made}); {way_out}'
+                        )
+
+    def _is_there(self) -> bool:
+        """Whether all indices of the job are."""
+        try:
+            for split in self._job.outputs:
+                self._store.head(f'{split}/{INDEX}' if split else INDEX)
+        except NotFoundError:
+            return False
+        return True
 
     def _clear(self, found: dict[str, Any] | None) -> None:
         """Delete what is there: the indices first, so that nobody reads a mixture."""

@@ -7,6 +7,7 @@ pipe ends, and with it the worker; when a worker is killed, its end of the pipe 
 import multiprocessing
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -139,14 +140,14 @@ def _work(pipe: Connection, pickled: bytes) -> None:
     """What a worker does until there is nothing more, or nobody to do it for."""
     # A tokenizer of the Rust package would start as many threads as there are cores, in each of as many processes.
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+    # Ctrl-C is for the process that wanted it, which then ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         job = pickle.loads(pickled)
         while (part := pipe.recv()) is not None:
             pipe.send(convert_part(job, part, _Reports(pipe, part.number)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)  # the process that wanted it is gone
-    except KeyboardInterrupt:
-        os._exit(1)
     except BaseException as error:
         with suppress(BrokenPipeError):
             pipe.send(_portable(error))

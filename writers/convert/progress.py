@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from streaming.writers.convert.job import Part, PartResult
@@ -52,8 +52,7 @@ class ConvertSummary:
         dropped_tokens: At the ends of parts, too few for a window.
         parts: Of the job.
         resumed_parts: Of those, done by an earlier run.
-        seconds: That this run took.
-        read_now: Records that this run read, which with ``seconds`` says how fast it was.
+        seconds: That this run took; 0 where all was done before.
     """
 
     url: str
@@ -69,7 +68,11 @@ class ConvertSummary:
     parts: int = 0
     resumed_parts: int = 0
     seconds: float = 0.0
-    read_now: int = 0
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> 'ConvertSummary':
+        """The summary that a journal has; what it lacks is 0."""
+        return cls(**{'url': '', **{item.name: entry[item.name] for item in fields(cls) if item.name in entry}})
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""

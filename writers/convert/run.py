@@ -100,7 +100,7 @@ def run(
         ended = journal.begin(exist_ok=exist_ok)
         if ended is not None:
             logger.info('%s is converted already, by the same arguments', ended.get('url'))
-            return ConvertSummary(**ended)
+            return ConvertSummary.from_json(ended)
         parts = plan_parts(job)
         stages = _Stages(job, journal, workers or os.cpu_count() or 1, on_progress, engine)
         results = stages.run(parts)
@@ -178,7 +178,7 @@ def finish(job: Job, results: Sequence[PartResult], *, seconds: float = 0.0, res
             if journal.store.put(key, index).size != len(index):
                 raise StoreError(f'{journal.store.url_of(key)} has not the {len(index)} bytes that were put')
         summary = _summary(job, journal.store.url, shards, results, written)
-        journal.finish({**summary.to_json()})
+        journal.finish(summary.to_json())
     return replace(summary, seconds=seconds, resumed_parts=resumed)
 
 

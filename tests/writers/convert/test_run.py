@@ -164,13 +164,21 @@ def test_done_again_it_says_what_was_done(lines: Path, tmp_path: Path) -> None:
     assert files(tmp_path / 'out') == before
 
 
+def test_an_index_that_was_removed_is_made_again(lines: Path, tmp_path: Path) -> None:
+    convert(lines, tmp_path / 'out', workers=1, **SMALL)
+    before = files(tmp_path / 'out')
+    (tmp_path / 'out' / 'index.json').unlink()
+    assert convert(lines, tmp_path / 'out', workers=1, **SMALL).samples == COUNT
+    assert files(tmp_path / 'out') == before
+
+
 def test_another_job_is_refused_unless_it_may_overwrite(lines: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
     convert(lines, out, workers=1, split='train', **SMALL)
     keep = out / 'other' / 'part-00000' / 'shard.00000.mds'
     keep.parent.mkdir(parents=True)
     keep.write_text('of somebody else')
-    with pytest.raises(AlreadyExistsError, match=r'exist_ok=True'):
+    with pytest.raises(AlreadyExistsError, match=r'limit: None there, 10 here.*exist_ok=True'):
         convert(lines, out, workers=1, split='train', limit=10, **SMALL)
     convert(lines, out, workers=1, limit=10, exist_ok=True, **SMALL)
     assert ids(out) == list(range(10))

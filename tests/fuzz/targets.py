@@ -7,7 +7,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from streaming.errors import StreamingError
 from streaming.format.compression import get_codec
 from streaming.format.index import FileInfo, ShardInfo, ShardTable
 from streaming.readers import open_shard
+from streaming.readers.gather import gather
 from streaming.readers.mds import MDSReader
 
 __all__ = ['TARGETS', 'seeds', 'try_one']
@@ -106,9 +107,26 @@ def fuzz_mds(data: bytes) -> None:
     raw = data[2:]
     shard = replace(shard, samples=data[1] % 16, raw_data=replace(shard.raw_data, bytes=len(raw)))
     reader = MDSReader.of_bytes(memoryview(raw), 'shard.mds', shard)
+    samples: list[dict[str, Any] | None] = [None] * len(reader)
     for number in range(len(reader)):
         with suppress(StreamingError):
-            reader[number]
+            samples[number] = reader[number]
+    with ExitStack() as leases:
+        mapped = reader.mapped(leases)
+        columns = None if mapped is None or not samples else gather([mapped], [np.arange(len(samples))], None)
+    for name, column in (columns or {}).items():
+        for sample, value in zip(samples, column, strict=True):
+            assert sample is not None, 'columns of what is no sample'
+            assert _content(value) == _content(sample[name]), f'column {name} has another value than its samples'
+
+
+def _content(value: Any) -> Any:
+    # Columns have NumPy's integers and bools where samples may have Python's.
+    if isinstance(value, (bool, int, np.integer, np.bool_)):
+        return int(value)
+    if isinstance(value, list):
+        return [_content(item) for item in value]
+    return value.tobytes() if hasattr(value, 'tobytes') else repr(value)
 
 
 def _fuzz_text(kind: str, data: bytes) -> None:

@@ -1,5 +1,5 @@
 # make demo    the main job, end to end (more: make demo ARGS='--store oci://bucket@namespace/prefix')
-# make test    the whole test suite (more: make test ARGS='-k order -x')
+# make test    the whole test suite but for clusters (more: make test ARGS='-k order -x')
 # make test-cluster   conversions on Ray, Dask and, where there is Java, Spark; installs 900 MB more
 # make lint    formatting, lint, types, layers
 # make bench-setup   the peers' environments, which benchmarks compare with; minutes, 4 GB (elsewhere: make bench-setup BENCH=folder)
@@ -25,7 +25,7 @@ demo: .venv/installed-demo
 
 # Two processes, a whole file each: the suite waits for servers and ranks as much as it computes.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(ARGS)
 
 # One process: the clusters have enough of their own.
 test-cluster: .venv/installed-cluster

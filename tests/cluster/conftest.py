@@ -74,9 +74,10 @@ def dask_client() -> Iterator[Any]:
 @pytest.fixture(scope='session')
 def spark_session() -> Iterator[Any]:
     sql = need('spark')
+    # Each task is tried twice.
     options = {'spark.ui.enabled': 'false', 'spark.driver.bindAddress': '127.0.0.1', 'spark.driver.host': '127.0.0.1'}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYSPARK_PYTHON', sys.executable)
-        session = sql.SparkSession.builder.master('local[2]').config(map=options).getOrCreate()
+        session = sql.SparkSession.builder.master('local[2, 2]').config(map=options).getOrCreate()
         yield session
         session.stop()

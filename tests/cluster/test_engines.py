@@ -1,5 +1,7 @@
 """The same conversion on every engine: the same objects in the bucket, and errors as what they are."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +58,19 @@ def test_engines_by_name() -> None:
     assert get_engines() == sorted(CLUSTERS)
     with pytest.raises(ArgumentError, match='there are dask, ray, spark'):
         get_engine('slurm')
+
+
+def test_a_part_whose_worker_is_killed_is_done_again(engine: Engine, lines: Path, bucket: str, tmp_path: Path) -> None:
+    here, mark = os.getpid(), tmp_path / 'mark'
+
+    def die_once(record: dict[str, Any]) -> dict[str, Any]:
+        if record['x'] == 1100 and os.getpid() != here and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record
+
+    options: Any = {'part_bytes': 6000, 'hashes': ['xxh64'], 'size_limit': 2000}
+    convert(lines, tmp_path / 'wanted', workers=1, **options)
+    assert convert(lines, bucket, engine=engine, function=die_once, **options).samples == 1500
+    assert mark.exists()
+    assert objects(bucket) == objects(str(tmp_path / 'wanted'))

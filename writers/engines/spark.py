@@ -13,7 +13,7 @@ from streaming.errors import StreamingError
 from streaming.writers.convert.job import Part, PartResult
 from streaming.writers.engines.load import load_extra
 
-__all__ = ['SparkEngine', 'our_errors', 'spark_session']
+__all__ = ['SparkEngine', 'error_of', 'our_errors', 'spark_session']
 
 # The last line of a Python worker's traceback, which is all that Spark hands on of an error.
 _ERROR = re.compile(r'^(?:.*: )?streaming\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\tat |\Z)', re.MULTILINE | re.DOTALL)
@@ -82,7 +82,7 @@ def our_errors(session: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = _ours(str(error))
+        found = error_of(str(error))
         if found is None:
             raise
         raise found from error
@@ -96,8 +96,8 @@ def our_errors(session: Any) -> Iterator[None]:
                 context.setLocalProperty(name, None)
 
 
-def _ours(text: str) -> StreamingError | None:
-    """The error of this library at the end of a worker's traceback."""
+def error_of(text: str) -> StreamingError | None:
+    """The error of this library that a worker's traceback ends with; None where it is another one."""
     matches = _ERROR.findall(text)
     if not matches:
         return None

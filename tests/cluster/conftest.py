@@ -66,7 +66,7 @@ def ray_cluster() -> Iterator[Any]:
 @pytest.fixture(scope='session')
 def dask_client() -> Iterator[Any]:
     distributed = need('dask')
-    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=':0') as client:
         yield client
         client.cluster.close()
 

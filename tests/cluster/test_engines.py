@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from streaming.errors import AlreadyExistsError, ArgumentError, FormatError
 from streaming.writers.convert import convert
 from streaming.writers.convert.run import Engine
 from streaming.writers.engines import get_engine, get_engines
-from tests.cluster.conftest import objects
+from streaming.writers.engines.dask import DaskEngine
+from tests.cluster.conftest import need, objects
 
 CLUSTERS = {'ray': 'ray_cluster', 'dask': 'dask_client', 'spark': 'spark_session'}
 
@@ -60,7 +62,17 @@ def test_engines_by_name() -> None:
         get_engine('slurm')
 
 
-def test_a_part_whose_worker_is_killed_is_done_again(engine: Engine, lines: Path, bucket: str, tmp_path: Path) -> None:
+@pytest.fixture
+def replaceable(engine: Engine) -> Iterator[Engine]:
+    """An engine whose workers may be killed. Dask has new ones started by this process, so that they end with the test."""
+    if isinstance(engine, DaskEngine):
+        with need('dask').Client(n_workers=2, threads_per_worker=1, dashboard_address=':0') as client:
+            yield get_engine('dask', client=client)
+    else:
+        yield engine
+
+
+def test_a_part_whose_worker_is_killed_is_done_again(replaceable: Engine, lines: Path, bucket: str, tmp_path: Path) -> None:
     here, mark = os.getpid(), tmp_path / 'mark'
 
     def die_once(record: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +83,6 @@ def test_a_part_whose_worker_is_killed_is_done_again(engine: Engine, lines: Path
 
     options: Any = {'part_bytes': 6000, 'hashes': ['xxh64'], 'size_limit': 2000}
     convert(lines, tmp_path / 'wanted', workers=1, **options)
-    assert convert(lines, bucket, engine=engine, function=die_once, **options).samples == 1500
+    assert convert(lines, bucket, engine=replaceable, function=die_once, **options).samples == 1500
     assert mark.exists()
     assert objects(bucket) == objects(str(tmp_path / 'wanted'))

@@ -51,7 +51,7 @@ class DaskEngine:
         try:
             return self._distributed.get_client(), False
         except ValueError:
-            return self._distributed.Client(threads_per_worker=1, dashboard_address=None), True
+            return self._distributed.Client(threads_per_worker=1, dashboard_address=':0'), True
 
 
 def _call(function: Callable[[Part], PartResult], part: Part) -> PartResult:

@@ -4,9 +4,10 @@ Nothing here says what is wrong with a sample: where one is not as it should be,
 samples one by one is told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from streaming.format.arrays import Array
 from streaming.format.columns import BFloat16, Bool, Encoding, Raw, Scalar, Str, from_bfloat16
-from streaming.readers.windows import Windows
+from streaming.readers.windows import LONG_TEXT, Windows
 
 __all__ = ['Column', 'Mapped', 'Schema', 'gather']
 
@@ -22,6 +23,9 @@ __all__ = ['Column', 'Mapped', 'Schema', 'gather']
 Column = NDArray[Any] | list[Any]
 
 Int64Array = NDArray[np.int64]
+
+# Where values begin and end.
+Spans = Iterable[tuple[int, int]]
 
 _BYTE = np.dtype('u1')
 _HALF = np.dtype('<u2')
@@ -81,9 +85,11 @@ def gather(shards: Sequence[Mapped], numbers: Sequence[Int64Array], places: Int6
         return None
     batch = _Batch([shard.windows for shard in shards], [len(some) for some in numbers], places)
     bounds = [shard.bounds[some] for shard, some in zip(shards, numbers, strict=True)]
-    starts, ends = (bounds[0] if len(bounds) == 1 else np.concatenate(bounds)).T.astype(np.int64)
+    starts, ends = (bounds[0] if len(bounds) == 1 else np.concatenate(bounds)).astype(np.int64).T
+    sizes: Iterator[Int64Array] = iter(())
     try:
-        sizes = iter(batch.take(lambda windows: windows.arrays(_SIZE, (schema.variable,)), starts).T.astype(np.int64))
+        if schema.variable:
+            sizes = iter(batch.take(lambda windows: windows.arrays(_SIZE, (schema.variable,)), starts).astype(np.int64).T)
         found = []
         begin = starts + 4 * schema.variable
         for name, size, take in schema.columns:
@@ -102,7 +108,7 @@ class _Batch:
     """The bytes of a batch's samples, shard after shard, and where in the batch each stands."""
 
     def __init__(self, windows: list[Windows], counts: list[int], places: Int64Array | None) -> None:
-        ends = np.cumsum(counts).tolist()
+        ends = accumulate(counts)
         self._parts = [(one, slice(end - count, end)) for one, end, count in zip(windows, ends, counts, strict=True)]
         self._places = places
 
@@ -121,12 +127,11 @@ class _Batch:
             found[self._places[part] if ordered and self._places is not None else part] = windows_of(windows)[begin[part]]
         return found
 
-    def read(self, reader_of: Callable[[Windows], Callable[[int, int], Any]], begin: Int64Array, end: Int64Array) -> list[Any]:
-        """Values by where they begin and end, in the order of the batch."""
+    def read(self, read: Callable[[Windows, Spans], list[Any]], begin: Int64Array, end: Int64Array) -> list[Any]:
+        """Values by where they begin and end, in the order of the batch; ``read`` is given these of one shard."""
         found: list[Any] = []
         for windows, part in self._parts:
-            read = reader_of(windows)
-            found += map(read, begin[part].tolist(), end[part].tolist())
+            found += read(windows, zip(begin[part].tolist(), end[part].tolist(), strict=True))
         if self._places is None or len(self._parts) == 1:
             return found
         in_order = [None] * len(found)
@@ -165,25 +170,45 @@ def _bfloats(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
 
 
 def _bytes(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
-    return batch.read(lambda windows: windows.read_bytes, begin, end)
+    def read(windows: Windows, spans: Spans) -> list[bytes]:
+        data = windows.data
+        return [data[start:stop] for start, stop in spans]
+
+    return batch.read(read, begin, end)
 
 
 def _texts(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
-    return batch.read(lambda windows: windows.read_text, begin, end)
+    def read(windows: Windows, spans: Spans) -> list[str]:
+        data = windows.data
+        return [data[start:stop].decode() for start, stop in spans]
+
+    def read_long(windows: Windows, spans: Spans) -> list[str]:
+        view = windows.view
+        return [str(view[start:stop], 'utf-8') for start, stop in spans]
+
+    return batch.read(read_long if (end - begin).max(initial=0) >= LONG_TEXT else read, begin, end)
 
 
 def _others(encoding: Encoding, batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
-    return batch.read(lambda windows: lambda start, stop: encoding.decode(windows.view[start:stop]), begin, end)
+    def read(windows: Windows, spans: Spans) -> list[Any]:
+        view, decode = windows.view, encoding.decode
+        return [decode(view[start:stop]) for start, stop in spans]
+
+    return batch.read(read, begin, end)
 
 
 def _arrays(encoding: Array, batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
+    def read(windows: Windows, spans: Spans) -> list[NDArray[Any]]:
+        decode = windows.array_reader(encoding)
+        return [decode(start, stop) for start, stop in spans]
+
     start, stop = int(begin[0]), int(end[0])
     dtype, shape, head = encoding.read_head(batch.first.view[start:stop])
     # Of several shapes or dtypes, without values, or 0-dimensional: a number by itself is none of NumPy's arrays.
     if not shape or 0 in shape or (end - begin != stop - start).any():
-        return batch.read(lambda windows: windows.array_reader(encoding), begin, end)
+        return batch.read(read, begin, end)
     if head:
         heads = batch.take(lambda windows: windows.arrays(_BYTE, (head,)), begin)
         if (heads != heads[0]).any():
-            return batch.read(lambda windows: windows.array_reader(encoding), begin, end)
+            return batch.read(read, begin, end)
     return batch.take(lambda windows: windows.arrays(dtype, shape, head), begin, ordered=True)

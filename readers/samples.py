@@ -19,7 +19,7 @@ __all__ = ['SampleReader']
 _TOGETHER = 128
 
 # Samples a shard that pay for looking at a shard's columns at once.
-_FEW = 4
+_FEW = 5
 
 
 class SampleReader:

@@ -69,18 +69,6 @@ class Windows:
         views: NDArray[Any] = np.ndarray((starts, *shape), dtype, self.view, skip, strides)
         return views
 
-    def read_bytes(self, start: int, end: int) -> bytes:
-        """A copy of the bytes between two places."""
-        return self.data[start:end]
-
-    def read_text(self, start: int, end: int) -> str:
-        """The text between two places.
-
-        Raises:
-            ValueError: it is no UTF-8.
-        """
-        return self.data[start:end].decode() if end - start < LONG_TEXT else str(self.view[start:end], 'utf-8')
-
     def array_reader(self, encoding: Array) -> Callable[[int, int], NDArray[Any]]:
         """A function that decodes the array between two bytes, as the encoding does, and raises what it raises.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from inspect import signature
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from streaming.batches import collate, why_not_whole
@@ -60,9 +61,16 @@ class StreamingDataLoader(DataLoader[Any]):
             self._source = self._make_source(dataset)
         whole = None if self._source is self else WholeBatches(self.drop_last)
         with dataset.in_pool(self._pool, whole):
-            batches = iter(self._source) if whole else super().__iter__()
+            batches = super().__iter__() if whole is None else self._iterate_whole(dataset, self._source)
         self._begun, self._delivered = begun, 0
         return self._deliver(batches, begun)
+
+    def _iterate_whole(self, dataset: StreamingDataset, source: DataLoader[Any]) -> Iterator[Any]:
+        if self.num_workers or self.pin_memory:
+            return iter(source)
+        # Nothing is left that torch's iterator would do, except to draw a seed: what is random after it stays what it was.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return map(collate, dataset)
 
     def _make_source(self, dataset: StreamingDataset) -> DataLoader[Any]:
         """What makes the batches: a loader that takes them whole from the dataset, else this one, which collates samples."""

@@ -4,8 +4,8 @@ import http.client
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -149,13 +149,29 @@ class Relay(BaseHTTPRequestHandler):
 def relay() -> Iterator[type[Relay]]:
     """A proxy at ``relay.url``, what it has ``passed``, and the address ``inside`` that it brings all of ``*.invalid`` to."""
     kind = type('Own', (Relay,), {'passed': [], 'inside': ''})
-    server = ThreadingHTTPServer(('127.0.0.1', 0), kind)
+    with serving(kind) as kind.url:
+        yield kind
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server in threads that end with it."""
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that left
+    server.shutdown_request = server.close_request  # type: ignore[method-assign]  # nothing between a handler and a reset
     thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
     thread.start()
-    kind.url = f'http://127.0.0.1:{server.server_port}'
-    yield kind
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    try:
+        yield f'http://127.0.0.1:{server.server_port}'
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+@pytest.fixture(scope='module')
+def serve() -> Iterator[Callable[[type[BaseHTTPRequestHandler]], str]]:
+    """Start a server for this module's tests, and say its URL."""
+    with ExitStack() as stack:
+        yield lambda handler: stack.enter_context(serving(handler))

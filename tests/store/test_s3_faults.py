@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -124,20 +124,10 @@ class Proxy(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope='module')
-def proxy(moto_endpoint: str) -> Iterator[tuple[str, list[Rule]]]:
+def proxy(moto_endpoint: str, serve: Callable[[type], str]) -> tuple[str, list[Rule]]:
     """Endpoint, and the rules in force."""
     rules: list[Rule] = []
-    parts = {'backend': moto_endpoint.removeprefix('http://'), 'rules': rules}
-    server = ThreadingHTTPServer(('127.0.0.1', 0), type('Own', (Proxy,), parts))
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that left
-    server.shutdown_request = server.close_request  # type: ignore[method-assign]  # nothing between us and a reset
-    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
-    thread.start()
-    yield f'http://127.0.0.1:{server.server_port}', rules
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    return serve(type('Own', (Proxy,), {'backend': moto_endpoint.removeprefix('http://'), 'rules': rules})), rules
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ import hashlib
 import json
 import os
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -64,16 +63,10 @@ class Recorder(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope='module')
-def recorder() -> Iterator[tuple[str, list[Seen]]]:
+def recorder(serve: Callable[[type], str]) -> tuple[str, list[Seen]]:
+    """Endpoint, and what came to it."""
     seen: list[Seen] = []
-    server = ThreadingHTTPServer(('127.0.0.1', 0), type('Own', (Recorder,), {'seen': seen}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
-    thread.start()
-    yield f'http://127.0.0.1:{server.server_port}', seen
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    return serve(type('Own', (Recorder,), {'seen': seen})), seen
 
 
 @pytest.fixture

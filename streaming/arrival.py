@@ -105,9 +105,11 @@ class Arrivals:
     def _prepare(self, sample_ids: Int64Array) -> Int64Array:
         if self._stand_ins is not None:
             return self._prepare_good(sample_ids, self._stand_ins)
-        read = set() if self._early is None else self._early.read(sample_ids)
+        needed = self._shards.first_uses(sample_ids)
+        waits = not all(map(self._prefetcher.is_ready, needed))
+        read = self._early.read(sample_ids) if waits and self._early is not None else set()
         self._prefetcher.start()
-        for shard in self._shards.first_uses(sample_ids):
+        for shard in needed:
             if shard not in read:
                 self._prefetcher.wait_for(shard)
                 if self._early is not None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming import MDSWriter, Stream, StreamingDataset, World
+from streaming import MDSWriter, Stream, StreamingDataset, World, early
 from streaming.errors import CorruptError, UnavailableError
 from streaming.store import open_store
 from streaming.store.protocol import ObjectInfo, Store
 from streaming.store.wrapper import WrapperStore
 
-BATCH = 16
+BATCH = 16  # of about 4 KB each, so that a batch in order is a small part of a shard
 SAMPLES = 1950
 SHARD_BYTES = 2 << 20
 
@@ -67,6 +67,13 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards here are 32 times smaller than those that reading by range is made for, so requests shall cost less, too."""
+    monkeypatch.setattr('streaming.early._REQUEST_BYTES', early._REQUEST_BYTES // 32)
+    monkeypatch.setattr('streaming.early._GAP_BYTES', early._GAP_BYTES // 32)
+
+
 @pytest.fixture
 def store(remote: Path) -> Iterator[GatedStore]:
     store = GatedStore(open_store(str(remote)))
@@ -83,7 +90,7 @@ def ranged_bytes(dataset: StreamingDataset) -> int:
     return sum(counters['ranged_bytes'] for counters in dataset.stats().values())
 
 
-@pytest.mark.parametrize(('shuffle', 'batch'), [(False, BATCH), (True, 2)])  # shuffled, each sample is a request
+@pytest.mark.parametrize(('shuffle', 'batch'), [(False, BATCH), (True, 4)])  # shuffled, each sample is a request
 def test_the_first_batch_comes_before_any_shard(
     store: GatedStore, remote: Path, tmp_path: Path, shuffle: bool, batch: int
 ) -> None:

@@ -1,6 +1,5 @@
 """Ours and mosaicml-streaming: the same lines under either package, as both are imported and called alike."""
 
-import json
 from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
@@ -78,15 +77,15 @@ def loader(folder: str, cache: str, workers: int) -> Any:
     return StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers, persistent_workers=True)
 
 
-def start(folder: str, shuffle: bool, options: dict[str, Any] | None = None) -> dict[str, Any]:
+def start(folder: str, shuffle: bool) -> dict[str, Any]:
     """Seconds from the constructor to the first batch."""
     begin = perf_counter()
-    dataset = StreamingDataset(local=folder, batch_size=BATCH, shuffle=shuffle, **(options or {}))
+    dataset = StreamingDataset(local=folder, batch_size=BATCH, shuffle=shuffle)
     loader = StreamingDataLoader(dataset, batch_size=BATCH)
     first = next(iter(loader))
     elapsed = perf_counter() - begin
     _end(dataset)
     size = len(next(iter(first.values())))
     if size != BATCH:
-        raise ValueError(f'the first batch has {size} samples: {json.dumps(sorted(first))}')
+        raise ValueError(f'the first batch has {size} samples')
     return {'value': elapsed, 'version': streaming.__version__}

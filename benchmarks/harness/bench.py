@@ -163,11 +163,11 @@ class Bench:
         return Path(self._peers) / peer / 'bin' / 'python'
 
     def _process(self, contender: str) -> Contender:
-        """A process for each contender: one's caches are nobody else's."""
-        found = self._contenders.get(contender)
+        """A process for each package: one's caches are nobody else's."""
+        owner = contender.split()[0]
+        found = self._contenders.get(owner)
         if found is None:
-            owner = contender.split()[0]
-            found = self._contenders[contender] = Contender(self._python(owner) if owner in PEERS else None)
+            found = self._contenders[owner] = Contender(self._python(owner) if owner in PEERS else None)
             self._stack.callback(found.close)
         return found
 

@@ -33,10 +33,6 @@ class Target:
     why: str = ''
 
 
-def _short(workload: str) -> str:
-    return workload.partition(',')[0]
-
-
 def over(name: str, peer: str, least: float, workloads: Sequence[str]) -> Callable[[Results], list[Verdict]]:
     """Ours at least so many times as good as a peer."""
 

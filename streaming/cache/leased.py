@@ -100,11 +100,12 @@ class LeasedReader:
         opened = self._opened
         if opened is not None:
             reader, book, turn = opened
-            if book is self._ledger.book and book.leases.try_share(self._shard):
-                if book.turns[self._shard] == turn:
-                    book.touch(self._shard)
+            shard = self._shard
+            if book is self._ledger.book and book.leases.try_share(shard):
+                if book.turns[shard] == turn:
+                    book.touch(shard)
                     return reader, book
-                release(book, self._shard, self._ledger.folder)
+                release(book, shard, self._ledger.folder)
         return None
 
     def _take(self) -> tuple[Reader, Book]:

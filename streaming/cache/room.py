@@ -10,6 +10,7 @@ import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -79,12 +80,13 @@ class Room:
         largest = max((folder.largest_footprint() for folder in self._members), default=0)
         return largest + sum(folder.overhead_bytes() for folder in self._members)
 
-    @property
+    @cached_property
     def is_tight(self) -> bool:
-        """Whether anything may have to be evicted."""
+        """Whether anything may have to be evicted; found out once, with something to spare for plans and epochs' arrays."""
         if self.limit_bytes is None:
             return False
-        return self.limit_bytes < sum(folder.all_footprints() + folder.overhead_bytes() for folder in self._members)
+        shards = sum(folder.all_footprints() for folder in self._members)
+        return self.limit_bytes < 1.1 * shards + sum(folder.overhead_bytes() for folder in self._members)
 
     def check(self) -> None:
         """Refuse a limit within which not even one shard can be read.

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,10 @@ from streaming.store.protocol import Store
 __all__ = ['ShardCache', 'Tried']
 
 logger = logging.getLogger(__name__)
+
+
+# Entries of shards that stay parsed.
+_INFOS = 1024
 
 
 class Tried(enum.Enum):
@@ -69,6 +74,8 @@ class ShardCache:
         self._table = table
         self._policy = policy
         self._timeout_s = timeout_s
+        # Parsing an entry takes longer than all else that a look at a shard that is here does.
+        self._info = lru_cache(_INFOS)(table.__getitem__)
         self.ledger = Ledger(folder.hidden, len(table), index_hash, self._list)
         self.plans = Plans(self.ledger)
         self.room = Room([self], None, timeout_s)
@@ -88,7 +95,7 @@ class ShardCache:
     def has(self, shard: int) -> bool:
         """Whether every file of the shard is here. A file under its final name is good; its size is held against the index only
         to notice what other programs may have left."""
-        return all(self._size(file.basename) == file.bytes for file in self._table[shard].raw_files)
+        return all(self._size(file.basename) == file.bytes for file in self._info(shard).raw_files)
 
     def hold(self, shard: int, check_cancelled: Callable[[], None] = lambda: None) -> Lease:
         """Bring the shard, or wait for whoever does, and keep it here until the lease is released.
@@ -146,7 +153,7 @@ class ShardCache:
 
     def describe(self, shard: int) -> str:
         """Where the shard comes from, for messages."""
-        return self._store.url_of(self._table[shard].raw_data.basename)
+        return self._store.url_of(self._info(shard).raw_data.basename)
 
     def counters(self) -> CacheCounters:
         """What all processes have done with the folder."""
@@ -174,7 +181,7 @@ class ShardCache:
             check_cancelled()
             lock.beat()
 
-        info = self._table[shard]
+        info = self._info(shard)
         lease = self._hold_if_here(shard)
         if lease is not None:
             return lease
@@ -219,7 +226,7 @@ class ShardCache:
         logger.debug('fetched %s: %d bytes', self.describe(shard), received)
 
     def _lock_path(self, shard: int) -> Path:
-        return self._folder.lock_path(self._table[shard].raw_data.basename)
+        return self._folder.lock_path(self._info(shard).raw_data.basename)
 
     def _scratch_path(self, info: ShardInfo) -> Path:
         return self._folder.scratch_path(info.raw_data.basename)
@@ -260,7 +267,7 @@ class ShardCache:
 
         The caller holds the folder and has claimed the shard.
         """
-        info = self._table[shard]
+        info = self._info(shard)
         left, scratch = 0, self._scratch_path(info)
         for path in self._paths(info):
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -284,8 +291,7 @@ class ShardCache:
         held, marks = np.zeros(len(self._table), np.int64), np.full(len(self._table), FETCHED, np.uint8)
         if self._holds_nothing():
             return held, marks
-        for shard in range(len(self._table)):
-            info = self._table[shard]
+        for shard, info in enumerate(self._table):
             held[shard] = self._bytes_on_disk(info)
             if held[shard]:
                 marks[shard] = FOREIGN if any(map(_is_foreign, self._paths(info))) else FOUND

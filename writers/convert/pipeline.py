@@ -52,7 +52,7 @@ class Rejects:
                 f'{where}: {_message(error)} (on_error="reject" puts bad records into a file and goes on)'
             ) from cause
         record = batch.records[number]
-        text = record.text if isinstance(record, BadRecord) else json.dumps(record, default=_brief)
+        text = record.text if isinstance(record, BadRecord) else _text_of(record)
         line = {'where': where, 'error': _message(error), 'record': text[:_MOST_TEXT]}
         self._lines.append(json.dumps(line, ensure_ascii=False).encode('utf-8', 'replace') + b'\n')
 
@@ -64,6 +64,13 @@ class Rejects:
 def _message(error: str | Exception) -> str:
     known = isinstance(error, (str, StreamingError))
     return str(error) if known else f'{type(error).__name__}: {error}'
+
+
+def _text_of(record: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(record, default=_brief)
+    except (TypeError, ValueError, RecursionError):  # keys that are no names, values that hold themselves
+        return repr(record)
 
 
 def _brief(value: Any) -> str:

@@ -1,8 +1,6 @@
 """Whole batches are what default_collate makes of the samples, bit for bit and type for type, and cost next to nothing."""
 
 import logging
-import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from streaming import LocalDataset, MDSWriter, Stream, StreamingDataLoader, StreamingDataset, World
 from streaming.errors import FormatError
+from streaming.testing.effort import calls_of
 from streaming.testing.values import VALUES, assert_same
 
 ALONE = World(rank=0, num_ranks=1, ranks_per_node=1)
@@ -181,16 +180,6 @@ def test_a_cache_with_a_limit(folder: str, tmp_path: Path) -> None:
     assert sorted(number for batch in found for number in batch['n'].tolist()) == sorted(
         number for batch in expected for number in batch['n'].tolist()
     )
-
-
-def calls_of(work: Callable[[], Any]) -> Counter[str]:
-    calls: Counter[str] = Counter()
-    sys.setprofile(lambda frame, event, _: calls.update([frame.f_code.co_name]) if event in ('call', 'c_call') else None)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 def test_a_batch_costs_the_same_however_many_samples_it_has(tmp_path: Path) -> None:

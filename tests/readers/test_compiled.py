@@ -2,11 +2,7 @@
 
 import gc
 import os
-import sys
 import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +18,10 @@ from streaming.format.columns import get_encoding
 from streaming.format.index import ShardTable
 from streaming.format.mds import MDSSchema
 from streaming.readers.mds import MDSReader
+from streaming.testing.effort import audited, calls_of
 from streaming.testing.values import VALUES, assert_same
 
 NAMES = st.text(min_size=1, max_size=8) | st.sampled_from(["'", '"', '\\', '{x}', 'names', 'def', "']}); raise SystemExit  #"])
-
-
-def calls_of(work: Callable[[], Any]) -> Counter[str]:
-    """How often functions are called, of Python and of C, by name."""
-    calls: Counter[str] = Counter()
-
-    def note(frame: Any, event: str, argument: Any) -> None:
-        if event in ('call', 'c_call'):
-            calls[frame.f_code.co_name if event == 'call' else argument.__name__] += 1
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
-
-
-@contextmanager
-def audited() -> Iterator[list[str]]:
-    """What Python tells its auditors within the block. A hook stays for ever, so it is told to stop listening."""
-    events: list[str] = []
-    listening = True
-    sys.addaudithook(lambda event, _: events.append(event) if listening else None)
-    try:
-        yield events
-    finally:
-        listening = False
 
 
 @st.composite

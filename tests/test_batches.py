@@ -107,6 +107,25 @@ def test_a_batch_can_be_written_to_and_outlives_the_shard(folder: str) -> None:
     assert next(iter(StreamingDataLoader(make(folder, shuffle=False), batch_size=20)))['n'].tolist() == list(range(20))
 
 
+@pytest.mark.filterwarnings('ignore:.*pin_memory')
+def test_memory_is_pinned_as_torch_does_it(folder: str) -> None:
+    """With an accelerator in pinned memory, without one with torch's warning; the same batches either way."""
+    whole = StreamingDataLoader(make(folder), batch_size=20, pin_memory=True)
+    samples = DataLoader(make(folder), batch_size=20, pin_memory=True)
+    for found, expected in zip(whole, samples, strict=True):
+        assert_same(found, expected)
+        assert found['n'].is_pinned() == expected['n'].is_pinned()
+
+
+def test_random_numbers_go_on_as_after_torchs_loader(folder: str) -> None:
+    numbers = []
+    for kind in (StreamingDataLoader, DataLoader):
+        torch.manual_seed(3)
+        list(kind(make(folder), batch_size=20))
+        numbers.append(torch.rand(1).item())
+    assert numbers[0] == numbers[1]
+
+
 def test_shards_of_other_columns_in_one_batch(tmp_path: Path) -> None:
     """What default_collate makes of such batches, errors too."""
     for name, columns, sample in (

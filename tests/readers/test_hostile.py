@@ -14,6 +14,10 @@ from PIL import Image
 
 from streaming import JSONWriter, LocalDataset, MDSWriter, XSVWriter
 from streaming.errors import ArgumentError, CorruptError, FormatError, NotFoundError, StreamingError
+from streaming.format.index import ShardTable
+from streaming.readers import open_shard
+from streaming.readers.pool import ReaderPool
+from streaming.readers.samples import SampleReader
 
 COLUMNS = {'a': 'int', 'b': 'str', 'c': 'ndarray', 'd': 'json', 'e': 'list[str]', 'f': 'ndarray:int16:3'}
 
@@ -84,6 +88,34 @@ def test_flipped_at_every_byte(tmp_path: Path, kind: str, compression: str | Non
                     # A flip in a value makes another value; nothing tells without a hash.
                     assert len(found) == 4
         path.write_bytes(data)
+
+
+def test_columns_are_those_of_the_samples_whatever_byte_is_flipped(tmp_path: Path) -> None:
+    """Whole columns are refused where a sample would be, and say the same where it is not."""
+    folder = write(tmp_path / 'set', 'mds')
+    (path,) = files_of(folder)
+    table = ShardTable.from_json((folder / 'index.json').read_bytes(), 'index.json')
+    data = bytearray(path.read_bytes())
+    for where in range(len(data)):
+        data[where] ^= 0xFF
+        path.write_bytes(data)
+        data[where] ^= 0xFF
+        try:
+            samples = read_all(folder)
+        except FormatError:
+            samples = None
+        try:
+            columns = SampleReader(table, ReaderPool(lambda shard: open_shard(folder, table[shard]), 1)).columns(np.arange(4))
+        except FormatError:  # the shard as such
+            assert samples is None
+            continue
+        if samples is None:
+            assert columns is None
+        elif columns is not None:
+            assert list(columns) == list(samples[0])
+            for name, column in columns.items():
+                for value, sample in zip(column, samples, strict=True):
+                    np.testing.assert_array_equal(value, sample[name])
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,6 +1,8 @@
 """Fuzz a target with atheris: ``python tests/fuzz/harness.py TARGET --seconds 60``. Ends with 1 at a finding, which it prints."""
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,23 +15,33 @@ with atheris.instrument_imports(include=['streaming']):
     from targets import TARGETS, seeds, try_one
 
 
-def main() -> None:
+def fuzz(options: argparse.Namespace) -> None:
+    """Fuzz in this process, which atheris ends without cleaning up."""
+    corpus = Path(tempfile.mkdtemp())
+    for number, data in enumerate(seeds(options.target)):
+        (corpus / f'seed-{number}').write_bytes(data)
+    limits = ['-rss_limit_mb=2048', '-timeout=10', '-max_len=20000', f'-max_total_time={options.seconds}']
+    atheris.Setup(
+        [sys.argv[0], str(corpus), f'-artifact_prefix={options.findings or corpus}/', '-print_final_stats=1', *limits],
+        lambda data: try_one(options.target, data),
+    )
+    atheris.Fuzz()
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('target', choices=TARGETS)
     parser.add_argument('--seconds', type=int, default=60, help='how long (default: 60)')
     parser.add_argument('--findings', type=Path, help='a folder for inputs that failed. Default: none, they are only printed')
+    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix='streaming-fuzz-corpus-') as corpus:
-        for number, data in enumerate(seeds(options.target)):
-            (Path(corpus) / f'seed-{number}').write_bytes(data)
-        artifacts = f'{options.findings or corpus}/'
-        limits = ['-rss_limit_mb=2048', '-timeout=10', '-max_len=20000', f'-max_total_time={options.seconds}']
-        atheris.Setup(
-            [sys.argv[0], corpus, f'-artifact_prefix={artifacts}', '-print_final_stats=1', *limits],
-            lambda data: try_one(options.target, data),
-        )
-        atheris.Fuzz()
+    if options.child:
+        fuzz(options)
+        return 0
+    with tempfile.TemporaryDirectory(prefix='streaming-fuzz-') as folder:
+        command = [sys.executable, __file__, *sys.argv[1:], '--child']
+        return subprocess.run(command, env={**os.environ, 'TMPDIR': folder}, check=False).returncode
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

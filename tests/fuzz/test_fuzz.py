@@ -62,9 +62,13 @@ def test_valid_inputs_and_their_mutations(target: str) -> None:
 @pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris has no wheel for this Python or machine')
 @pytest.mark.parametrize('target', ['index', 'mds', 'dataset'])
 def test_atheris_for_two_seconds(target: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE / 'harness.py'), target, '--seconds', '2', '--findings', str(tmp_path)]
-    environment = {**os.environ, 'PYTHONPATH': str(HERE.parents[1])}
+    temporary, findings = tmp_path / 'temporary', tmp_path / 'findings'
+    temporary.mkdir()
+    findings.mkdir()
+    command = [sys.executable, str(HERE / 'harness.py'), target, '--seconds', '2', '--findings', str(findings)]
+    environment = {**os.environ, 'PYTHONPATH': str(HERE.parents[1]), 'TMPDIR': str(temporary)}
     result = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=100, env=environment)
     assert result.returncode == 0, result.stderr[-4000:]
-    assert not list(tmp_path.iterdir())
+    assert not list(findings.iterdir())
+    assert not list(temporary.iterdir()), 'nothing is left'
     assert 'Done' in result.stderr

@@ -25,6 +25,9 @@ SIZE = 2 << 20
 DATA = pattern(SIZE)
 PARTS = {'single_put_bytes': '1mb', 'part_bytes': '512kb', 'timeout_s': 0.5}
 
+# Far from a stall's time-outs and tries, and from a deadline; machines that test are busy.
+PATIENCE_S = 20
+
 FAULTS: dict[str, dict[str, object]] = {
     'status 429': {'kind': 'status', 'status': 429, 'retry_after': 0.1},
     'status 500': {'kind': 'status', 'status': 500},
@@ -127,7 +130,7 @@ def test_once(oci: OCIServer, store: Store, fault: str, operation: str) -> None:
             run(store)
     else:
         run(store)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE_S
     assert oci.unspent_faults() == 0
     # A reset, and whoever is left in the middle, may take bytes along that had been sent.
     if PROMISED[fault, operation] == 'goes on' and fault in ('truncated', 'short but consistent'):
@@ -153,7 +156,7 @@ def test_for_ever(oci: OCIServer, oci_url: str, store: Store, fault: str, operat
         with pytest.raises(StoreError, match=r'oci://.*(gave up after 3 tries)') as error:
             run(impatient)
         assert isinstance(error.value, (UnavailableError, ThrottledError))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE_S
     oci.clear_faults()
     list_all(store)
     impatient.close()
@@ -239,7 +242,7 @@ def test_a_clock_that_is_never_right(oci: OCIServer, store: Store) -> None:
         began = time.monotonic()
         with pytest.raises(CredentialsError, match=r'oci://.*: 401') as error:
             run(store)
-        assert time.monotonic() - began < 5, operation
+        assert time.monotonic() - began < PATIENCE_S, operation
         if operation != 'head':  # its answer has no message
             assert 'the date is too far' in str(error.value)
 

@@ -70,6 +70,7 @@ class DatasetShards:
         for cache in self.caches.values():
             cache.room = self.room
         self.room.check()
+        self.room.trim()
         self._readers = ReaderPool(self._open, _OPEN_SHARDS)
         samples = SampleReader(self.table, self._readers)
         self.num_samples = self.table.num_samples
@@ -95,7 +96,7 @@ class DatasetShards:
         """Where arrays of the epoch's length lie: in the first cache folder, or this user's cache if all folders are sources."""
         for stream in self._streams:
             if stream.cache is not None:
-                return SharedArrays(stream.cache.hidden / 'arrays')
+                return SharedArrays(stream.cache.hidden / 'arrays', make_room=self.room.trim)
         return SharedArrays(default_cache_path(self._streams[0].source, self._streams[0].index_hash) / 'arrays')
 
     @property

@@ -30,10 +30,12 @@ class SharedArrays:
     Args:
         folder: Where the files lie; shared by the processes of a node.
         timeout_s: Seconds without a sign of life of whoever computes the array, after which waiting is an error.
+        make_room: Called with the bytes of an array before it is written. Default: does nothing.
     """
 
-    def __init__(self, folder: Path, timeout_s: float = 600.0) -> None:
+    def __init__(self, folder: Path, timeout_s: float = 600.0, make_room: Callable[[int], None] = lambda size: None) -> None:
         self._folder = folder
+        self._make_room = make_room
         self._timeout_s = timeout_s
 
     def __call__(self, name: str, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -53,6 +55,7 @@ class SharedArrays:
                 logger.info('computing the order of an epoch (%s)', name)
                 array = np.ascontiguousarray(compute(), np.int64)
                 lock.beat()
+                self._make_room(array.nbytes)
                 self._write(path, array)
                 self._forget_old()
                 mapped = self._map(path)

@@ -20,7 +20,7 @@ from streaming.cache.locks import try_lock
 __all__ = ['Follower', 'Plans']
 
 # Files of plans that are kept though nobody says that he follows them: he may be about to.
-_KEPT = 8
+_KEPT = 3
 
 
 # A plan, the one that follows it, and the batches of the first.
@@ -64,6 +64,11 @@ class Plans:
                 os.unlink(temporary)
                 raise
             self._forget_old()
+
+    @staticmethod
+    def most_bytes(shards: int) -> int:
+        """Bytes that the plans' files take, if each uses a shard in one stretch or two."""
+        return 2 * _KEPT * (128 + 24 * shards)
 
     def follow(self, name: str, length: int) -> 'Follower':
         """Let an iterator follow a plan of ``length`` batches from its first one on."""

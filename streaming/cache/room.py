@@ -136,11 +136,15 @@ class Room:
                 on_wait()
                 wait(self._timeout_s / 4)
 
-    def trim(self) -> None:
-        """Evict what is over the limit, which an earlier run without one, or with a higher one, may have left."""
+    def trim(self, size: int = 0) -> None:
+        """Evict what is over the limit, which an earlier run without one, or with a higher one, may have left.
+
+        Args:
+            size: Bytes that are about to be written beside the shards. Default: 0.
+        """
         if self.limit_bytes is not None:
             with self._held() as books:
-                self._evict(books, self._queue(books, None), self._taken(books) - self.limit_bytes)
+                self._evict(books, self._queue(books, None), self._taken(books) + size - self.limit_bytes)
 
     def _try_reserve(self, member: Member, shard: int, size: int, patient: bool) -> Lease | None:
         with self._held() as books:

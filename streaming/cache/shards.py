@@ -253,14 +253,9 @@ class ShardCache:
         return raw + np.where(stored != raw, stored, 0) if self._policy.keep_zip else raw
 
     def overhead_bytes(self) -> int:
-        """Bytes of the index and of the hidden folder, without what is being fetched."""
-        total = self._size('index.json') or 0
-        for folder in (self.hidden, self.hidden / 'plans', self.hidden / 'arrays'):
-            with suppress(FileNotFoundError), os.scandir(folder) as entries:
-                for entry in entries:
-                    with suppress(FileNotFoundError):
-                        total += entry.stat().st_size if entry.is_file() else 0
-        return total
+        """Bytes of the index and of the hidden folder, without what is being fetched, but with the plans that may come."""
+        fixed = (self._size('index.json') or 0) + _bytes_in(self.hidden) + _bytes_in(self.hidden / 'arrays')
+        return fixed + max(_bytes_in(self.hidden / 'plans'), self.plans.most_bytes(len(self._table)))
 
     def delete(self, shard: int, mark: int) -> int:
         """Delete those of the shard's files that were fetched; bytes of those that are left.
@@ -329,6 +324,16 @@ def _is_foreign(path: Path) -> bool:
         return bool(path.stat().st_mode & 0o222)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of the files in a folder, not of those in folders within."""
+    total = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                total += entry.stat().st_size if entry.is_file() else 0
+    return total
 
 
 def _size_at(path: Path) -> int | None:

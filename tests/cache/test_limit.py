@@ -167,3 +167,17 @@ def test_a_dataset_pickles_small_and_holds_nothing_live(remote: Path, tmp_path: 
     copy.next_epoch = 0
     assert next(iter(copy))['id'] == first['id']
     walk.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize('algo', ['windowed', 'py1br'])
+def test_what_an_earlier_run_left_over_the_limit_goes_at_once(
+    remote: Path, tmp_path: Path, watch: Callable[[Path], Any], algo: str
+) -> None:
+    free = make(remote, tmp_path)
+    assert len(list(free)) == SAMPLES
+    free._shards.close()
+    limit = int(table_of(remote).raw_bytes.sum()) // 2
+    limited = make(remote, tmp_path, cache_limit=limit, shuffle=True, shuffle_block_size=200, shuffle_algo=algo)
+    with watch(tmp_path) as seen:
+        assert {sample['id'] for sample in limited} == set(range(SAMPLES))
+    assert limit // 2 < seen.most <= limit

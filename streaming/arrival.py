@@ -118,6 +118,8 @@ class Arrivals:
 
     def close(self) -> None:
         """Give up what is going on, and wait for its threads a few seconds at most."""
+        if self not in _living:  # closed already; or inherited by a fork, and the threads are the parent's
+            return
         _living.discard(self)
         self._prefetcher.close()
         # Threads notice at the next byte. Where none comes, what they read is broken off, unless that could be another's.

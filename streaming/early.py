@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-import numpy as np
-
 from streaming.errors import FormatError, StoreError
 from streaming.format.index import Int64Array
 from streaming.format.mds import head_bytes
@@ -76,7 +74,7 @@ class EarlyReads:
         missing = [shard for shard in dict.fromkeys(numbers.tolist()) if not self._is_here(shard)]
         if not missing:
             return set()
-        return self._read({shard: np.unique(within[numbers == shard]).tolist() for shard in missing})
+        return self._read({shard: sorted(set(within[numbers == shard].tolist())) for shard in missing})
 
     def give_way(self, shard: int) -> None:
         """Have the samples of a shard read from its file, which is here now.

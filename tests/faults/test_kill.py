@@ -155,10 +155,12 @@ def test_kill_and_start_again_at_once(tmp_path: Path, temporary: Path) -> None:
         deadline = time.monotonic() + 10
         while (shared := names() - shared_before - mapped_names()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        return shared, set(os.listdir(temporary))
+        # torch makes ten of the name tmp... when a worker fails, to see whether there are descriptors left.
+        return shared, {name for name in os.listdir(temporary) if not re.fullmatch(r'tmp\w{8}', name)}
 
     def names() -> set[str]:
-        return {name for name in os.listdir('/dev/shm') if not re.match(r'\d{6}_', name)}  # mosaicml-streaming's
+        """Those that forked ranks can have made: not mosaicml-streaming's, nor the semaphores of spawned processes."""
+        return {name for name in os.listdir('/dev/shm') if not re.match(r'\d{6}_|sem\.mp-', name)}
 
     shared_before = names()
     leftovers = []

@@ -252,14 +252,17 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         if self._whole is not None:
             return self._walk_whole(self._plan(walk.begun), walk.begun, self._whole.drop_last)
         self._walk_begun = walk
-        return walk.count(self._walk(walk.begun, walk.taken))
+        return self._walk(walk)
 
-    def _walk(self, begun: Begun, taken: int) -> Iterator[Any]:
-        batches_done, skipped = divmod(taken, self.batch_size or 1)
-        plan = self._plan(begun, batches_done=batches_done)
-        with closing(self._arriving(plan, begun)) as batches:
+    def _walk(self, walk: Walk) -> Iterator[Any]:
+        batches_done, skipped = divmod(walk.taken, self.batch_size or 1)
+        plan = self._plan(walk.begun, batches_done=batches_done)
+        with closing(self._arriving(plan, walk.begun)) as batches:
             for ids, is_real in batches:
-                yield from islice(self._samples(ids) if is_real is None else self._marked(ids, is_real), skipped, None)
+                # Not `yield from`: a generator around this one, to count what it gives, would have a part in every sample.
+                for sample in islice(self._samples(ids) if is_real is None else self._marked(ids, is_real), skipped, None):
+                    walk.taken += 1
+                    yield sample
                 skipped = 0
 
     def _walk_whole(self, plan: Plan, begun: Begun, drop_last: bool) -> Iterator[list[Any] | dict[str, Column]]:

@@ -2,16 +2,14 @@
 StatefulDataLoader does). Such a state is of one worker; what `StreamingDataLoader` saves is of the whole job.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from streaming.errors import ArgumentError
 from streaming.progress import Begun
 from streaming.world import World
 
 __all__ = ['Walk', 'is_walk', 'parse_walk']
-
-T = TypeVar('T')
 
 _PLACE = ('rank', 'num_ranks', 'worker', 'num_workers')
 
@@ -27,12 +25,6 @@ class Walk:
     def __init__(self, begun: Begun, taken: int = 0) -> None:
         self.begun = begun
         self.taken = taken
-
-    def count(self, samples: Iterable[T]) -> Iterator[T]:
-        """The samples, counted as they are taken."""
-        for sample in samples:
-            self.taken += 1
-            yield sample
 
     def state(self, of_iteration: Mapping[str, Any], world: World) -> dict[str, Any]:
         """The state of this process, given that of the iteration's beginning."""

@@ -58,7 +58,7 @@ class SeaweedFS:
         }
         (folder / 'id.json').write_text(json.dumps({'identities': [identity]}))
         self._log = folder / 'log'
-        master, volume, filer, s3 = _free_ports(4)
+        self._ports = master, volume, filer, s3 = _free_ports(4)
         with self._log.open('wb') as log:
             self._process = subprocess.Popen(
                 [
@@ -125,6 +125,10 @@ class SeaweedFS:
         """End the server. Once more does nothing."""
         self._process.kill()  # told to end, it takes ten seconds
         self._process.wait()
+        for port in self._ports:  # what it leaves behind, wherever TMPDIR is
+            for number in (port, port + 10_000):
+                for path in Path('/tmp').glob(f'seaweedfs-*-{number}.sock'):
+                    path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

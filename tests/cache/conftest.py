@@ -21,25 +21,28 @@ def bytes_in(folder: Path) -> int:
 
 
 class Watch:
-    """Looks at a cache folder all the time.
+    """Looks at cache folders all the time.
 
-    While nothing is deleted, which takes the lock on the hidden folder: a listing takes time, and what it has counted could be
+    While nothing is deleted, which takes the locks on the hidden folders: a listing takes time, and what it has counted could be
     replaced by what it still comes to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
         self._end = threading.Event()
         self.most = 0
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        gate = os.open(self._folder / '.streaming', os.O_RDONLY)
+        gates = [os.open(folder / '.streaming', os.O_RDONLY) for folder in self._folders]
         while not self._end.wait(0.001):
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            self.most = max(self.most, bytes_in(self._folder))
-            fcntl.flock(gate, fcntl.LOCK_UN)
-        os.close(gate)
+            for gate in gates:
+                fcntl.flock(gate, fcntl.LOCK_EX)
+            self.most = max(self.most, sum(map(bytes_in, self._folders)))
+            for gate in gates:
+                fcntl.flock(gate, fcntl.LOCK_UN)
+        for gate in gates:
+            os.close(gate)
 
     def __enter__(self) -> 'Watch':
         self._thread.start()
@@ -52,5 +55,5 @@ class Watch:
 
 @pytest.fixture
 def watch() -> type[Watch]:
-    """Given a cache folder, a context manager whose ``most`` is the most that it held."""
+    """Given cache folders, by path, a context manager whose ``most`` is the most that they held together."""
     return Watch

@@ -4,6 +4,7 @@ import logging
 import pickle
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming import MDSWriter, StreamingDataLoader, StreamingDataset, World
+from streaming import MDSWriter, Stream, StreamingDataLoader, StreamingDataset, World
 from streaming.errors import ArgumentError, DeadlineError
 from streaming.format.index import ShardTable
 
@@ -181,3 +182,49 @@ def test_what_an_earlier_run_left_over_the_limit_goes_at_once(
     with watch(tmp_path) as seen:
         assert {sample['id'] for sample in limited} == set(range(SAMPLES))
     assert limit // 2 < seen.most <= limit
+
+
+def test_one_limit_holds_for_all_streams_together(remote: Path, tmp_path: Path, watch: Callable[..., Any]) -> None:
+    other = tmp_path / 'other'
+    with MDSWriter(out=str(other), columns={'id': 'int', 'data': 'bytes'}, hashes=['xxh64'], size_limit=41_000) as writer:
+        for number in range(400):
+            writer.write({'id': SAMPLES + number, 'data': bytes(SAMPLE_BYTES)})
+    places = [tmp_path / 'first', tmp_path / 'second']
+    streams = [Stream(remote=str(source), local=str(place)) for source, place in zip((remote, other), places, strict=True)]
+    limit = 700_000
+    dataset = StreamingDataset(streams=streams, batch_size=10, shuffle=True, shuffle_block_size=150, cache_limit=limit)
+    loader = StreamingDataLoader(dataset, batch_size=10, num_workers=1)
+    with watch(*places) as seen:
+        for _ in range(2):
+            assert sorted(number for batch in loader for number in batch['id'].tolist()) == list(range(SAMPLES + 400))
+    assert limit // 2 < seen.most <= limit
+    assert all(counts['evicted_shards'] > 0 for counts in dataset.stats().values())
+
+
+def test_compressed_copies_that_are_kept_count_and_go_with_their_shard(tmp_path: Path, watch: Callable[[Path], Any]) -> None:
+    remote, local = tmp_path / 'remote', tmp_path / 'local'
+    rng = np.random.default_rng(0)
+    with MDSWriter(out=str(remote), columns={'data': 'bytes'}, compression='zstd', size_limit=21_000) as writer:
+        for _ in range(400):
+            writer.write({'data': rng.integers(0, 9, SAMPLE_BYTES, np.uint8).tobytes()})
+    limit = 400_000
+    dataset = make(remote, local, cache_limit=limit, keep_zip=True)
+    with watch(local) as seen:
+        assert len(list(dataset)) == 400
+    assert limit // 2 < seen.most <= limit
+    raw, packed = ({path.name.removesuffix('.zstd') for path in local.glob(f'*.{end}')} for end in ('mds', 'mds.zstd'))
+    assert raw == packed
+
+
+def test_idle_costs_no_cpu(remote: Path, tmp_path: Path) -> None:
+    dataset = make(remote, tmp_path, cache_limit=600_000, shuffle=True, shuffle_block_size=200)
+    walk = iter(dataset)
+    next(walk)
+    before = dataset.stats()
+    while (now := dataset.stats()) != before:  # until what is fetched ahead has come
+        before = now
+        time.sleep(0.2)
+    used = time.process_time()
+    time.sleep(1)
+    assert time.process_time() - used < 0.1
+    walk.close()  # type: ignore[attr-defined]

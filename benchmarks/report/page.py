@@ -19,6 +19,8 @@ _TITLES = {
     'start/first_batch': 'Starting',
     'stream/first_batch': 'First batch from a store',
     'stream/epoch': 'Cold epoch from a store',
+    'evict/replayed': 'Eviction, replayed',
+    'evict/fetched': 'Eviction, fetched',
     'soak/growth': 'Memory over many epochs',
     'order/first_batch': 'The order',
 }

@@ -136,6 +136,12 @@ TARGETS = (
     Target('', '3x litData', over('stream/epoch', 'litdata', 3, (*ORDERED, 'tokens plain, shuffled', 'tokens zstd, in order'))),
     Target('', 'shuffled within 1.5x of in order', shuffled_over_ordered(1.5)),
     Target('', '80 % of what parallel GETs reach', near('stream/epoch', 1.25, ORDERED)),
+    Target(
+        'bytes fetched per epoch, a cache of half the dataset',
+        '0.65x LRU',
+        over('evict/fetched', 'lru', 1 / 0.65, ['cache of 50%']),
+    ),
+    Target('', 'the offline optimum, within 5 %', near('evict/replayed', 1.05, ['cache of 50%'])),
     Target('writing, no compression', '4x mosaicml-streaming (two ints)', over('write/none', 'mosaicml', 4, ['ints'])),
     Target('', '1.7x mosaicml-streaming (text, tokens)', over('write/none', 'mosaicml', 1.7, ('text', 'tokens'))),
     Target('writing, zstd and xxh64', '1.6x mosaicml-streaming', over('write/zstd+xxh64', 'mosaicml', 1.6, ('text', 'tokens'))),

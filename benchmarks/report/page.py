@@ -1,5 +1,6 @@
 """docs/benchmarks.md: the targets and how far we are, and every measurement."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from report.plots import file_name
@@ -43,19 +44,34 @@ def _head(results: Results, command: str) -> str:
     )
     return f"""# Benchmarks
 
-Made by `{command}` from one run; do not edit. Every script of `benchmarks/` runs all packages in turn, each in a process of its
-own, for {machine['rounds']} rounds, and the medians are shown. Compare within a workload: nothing else was measured in turn.
+Made by `{command}`; do not edit. Every script of `benchmarks/` runs all packages in turn, each in a process of its
+own, for {_span(results.rounds)} rounds, and the medians are shown. Compare within a workload: nothing else was measured in turn.
 Absolute numbers are those of one machine at one time, and ratios are the claim. The limit is what Python and NumPy, a codec or a
 socket must do with the same bytes at the least.
-
+{_busy(results)}
 | | |
 |---|---|
 | machine | {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']} |
-| load before the run | {machine['load']} |
+| load before the stages | {_span(results.loads)} |
 | versions | Python {machine['python']}, {versions} |
 | commit | {machine['commit']} |
 | size | {machine['size']} |
 | time | {machine['time']} to {machine['until']} |"""
+
+
+def _span(values: Sequence[float]) -> str:
+    least, most = min(values), max(values)
+    return f'{least:g}' if least == most else f'{least:g} to {most:g}'
+
+
+def _busy(results: Results) -> str:
+    """A warning, where other programs had more to do than there are cores for."""
+    if min(results.loads) <= results.machine['cores']:
+        return ''
+    return """
+The machine was busy with other work all the time. Whatever waits, or uses several processes, looks slow here; what runs on one
+core is slow for all alike.
+"""
 
 
 def _targets(results: Results) -> str:

@@ -14,12 +14,16 @@ class Results:
     """Results by name and workload, in the order of the file; of what was measured twice, the last.
 
     Attributes:
-        machine: What the first run said of the machine.
+        machine: What the first stage said of the machine.
+        loads: Of the machine before each stage.
+        rounds: Of each stage.
         found: name -> workload -> contender -> the line.
         versions: Contender -> its version.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
+    loads: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
     found: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -31,7 +35,9 @@ class Results:
             result = json.loads(line)
             if result['name'] == 'machine':
                 results.machine = results.machine or result
-                results.machine['until'] = result['time']
+                results.loads.append(result['load'])
+                results.rounds.append(result['rounds'])
+                results.machine['until'] = max(result['time'], results.machine.get('until', ''))
                 continue
             contender = result['contender']
             results.found.setdefault(result['name'], {}).setdefault(result['workload'], {})[contender] = result

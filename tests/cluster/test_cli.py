@@ -13,6 +13,9 @@ from streaming.writers.convert import convert
 from streaming.writers.engines import get_engines
 from tests.cluster.conftest import need, objects
 
+# Starting a cluster takes its time where others want the cores, too.
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.mark.parametrize('name', get_engines())
 def test_an_engine_of_its_own(name: str, lines: Path, bucket: str, tmp_path: Path) -> None:
@@ -27,7 +30,7 @@ def test_an_engine_of_its_own(name: str, lines: Path, bucket: str, tmp_path: Pat
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The same conversion on every engine: the same objects in the bucket, and errors as what they are."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from streaming.writers.convert.run import Engine
 from streaming.writers.engines import get_engine, get_engines
 from streaming.writers.engines.dask import DaskEngine
 from tests.cluster.conftest import need, objects
+
+# Starting a cluster takes its time where others want the cores, too.
+pytestmark = pytest.mark.timeout(400)
 
 CLUSTERS = {'ray': 'ray_cluster', 'dask': 'dask_client', 'spark': 'spark_session'}
 
@@ -86,3 +90,26 @@ def test_a_part_whose_worker_is_killed_is_done_again(replaceable: Engine, lines:
     assert convert(lines, bucket, engine=replaceable, function=die_once, **options).samples == 1500
     assert mark.exists()
     assert objects(bucket) == objects(str(tmp_path / 'wanted'))
+
+
+def test_waiting_for_workers_is_said(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Dask cluster without workers, which gets one when the log says that there is none."""
+    distributed = need('dask')
+    monkeypatch.setattr('streaming.writers.engines.dask._REPORT_S', 0.5)
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=':0') as cluster:
+
+        class Scaling(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                cluster.scale(1)
+
+        handler = Scaling()
+        logging.getLogger('streaming.writers.engines.dask').addHandler(handler)
+        try:
+            with distributed.Client(cluster) as client:
+                engine = get_engine('dask', client=client)
+                assert convert(lines, tmp_path / 'out', engine=engine, part_bytes=20000).samples == 1500
+        finally:
+            logging.getLogger('streaming.writers.engines.dask').removeHandler(handler)
+    assert 'the cluster has 0 workers' in caplog.text

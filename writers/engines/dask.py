@@ -1,5 +1,6 @@
 """Parts as tasks of Dask."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,10 @@ from streaming.writers.convert.job import Part, PartResult
 from streaming.writers.engines.load import load_extra
 
 __all__ = ['DaskEngine']
+
+logger = logging.getLogger(__name__)
+
+_REPORT_S = 60.0
 
 
 class DaskEngine:
@@ -31,16 +36,31 @@ class DaskEngine:
         client, ours = self._connect()
         futures: list[Any] = []
         try:
-            # What is the same for all parts goes to each worker once.
-            shared = client.scatter(function, broadcast=True, hash=False)
+            # What is the same for all parts goes to each worker once. As a task, because what is scattered needs workers that are
+            # there already, and is lost with the one that has it.
+            shared = client.submit(_same, function, pure=False)
             # Not pure: a part is work to be done, not a value that an earlier run may have left.
             futures += client.map(_call, [shared] * len(parts), parts, pure=False)
-            for future in self._distributed.as_completed(futures):
+            for future in self._as_they_end(client, futures):
                 yield future.result()
         finally:
             client.cancel(futures)
             if ours:
                 client.close()
+
+    def _as_they_end(self, client: Any, futures: Sequence[Any]) -> Iterator[Any]:
+        pending = set(futures)
+        ending = self._distributed.as_completed(pending, timeout=_REPORT_S)
+        while pending:
+            try:
+                future = next(ending)
+            except self._distributed.TimeoutError:
+                workers = len(client.scheduler_info()['workers'])
+                logger.warning('waiting for %d parts; the cluster has %d workers', len(pending), workers)
+                ending = self._distributed.as_completed(pending, timeout=_REPORT_S)
+                continue
+            pending.discard(future)
+            yield future
 
     def _connect(self) -> tuple[Any, bool]:
         """A client, and whether it is ours to close."""
@@ -52,6 +72,10 @@ class DaskEngine:
             return self._distributed.get_client(), False
         except ValueError:
             return self._distributed.Client(threads_per_worker=1, dashboard_address=':0'), True
+
+
+def _same(function: Callable[[Part], PartResult]) -> Callable[[Part], PartResult]:
+    return function
 
 
 def _call(function: Callable[[Part], PartResult], part: Part) -> PartResult:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from itertools import chain
 from typing import Any
 
-from streaming.errors import AlreadyExistsError, ArgumentError, NotFoundError
+from streaming.errors import AlreadyExistsError, ArgumentError, NotFoundError, StoreError
 from streaming.format.compression import get_codec
 from streaming.format.index import ShardTable
 from streaming.store import open_store
@@ -92,12 +92,13 @@ def dataframe_to_mds(
             with our_errors(dataframe.sparkSession):
                 folders = _write(dataframe, run, options, udf_iterable, udf_kwargs or {})
             cleaner.keep(folders)
-            if merge_index:
-                merge.merge_index([run.place(f'{folder}/{INDEX}') for folder in folders], run.place(''))
-                cleaner.end()
         except BaseException:
-            cleaner.keep(())
+            cleaner.withdraw()
             raise
+        # From here on nothing of the run is deleted: an index that may have arrived names it.
+        if merge_index:
+            merge.merge_index([run.place(f'{folder}/{INDEX}') for folder in folders], run.place(''))
+            cleaner.end()
     return local or '', remote or ''
 
 
@@ -218,6 +219,13 @@ class _Cleaner:
         kept = tuple(f'{folder}/' for folder in folders)
         for store in self._stores:
             _delete(store, (info.key for info in store.list(f'{self._run.name}/') if not info.key.startswith(kept)))
+
+    def withdraw(self) -> None:
+        """Delete all that the run has written, as far as that goes: there is an error already that should be seen."""
+        try:
+            self.keep(())
+        except StoreError as error:
+            logger.warning('files that belong to no dataset are left: %s', error)
 
     def end(self) -> None:
         """Delete what the old dataset had, now that there is a new one."""

@@ -14,6 +14,9 @@ from streaming.errors import CancelledError, DeadlineError
 
 __all__ = ['Prefetcher', 'ShardUse']
 
+# How long the shards that the reader needs first have the network to themselves.
+_HEAD_START_S = 0.25
+
 # (position of the shard's first use in the reader's own sequence, shard, bytes it takes on disk)
 ShardUse = tuple[int, int, int]
 
@@ -68,11 +71,14 @@ class Prefetcher:
         self._closed = False
         self._threads = [threading.Thread(target=self._run, name=f'streaming-prefetch-{i}', daemon=True) for i in range(threads)]
         self._started = False
+        self._first: set[int] = set()  # shards of the reader's first position that are on their way
+        self._head_start_ends = 0.0
 
     def start(self) -> None:
         """Begin to fetch; once more does nothing. `wait_for` does it too."""
         if not self._started:
             self._started = True
+            self._head_start_ends = time.monotonic() + _HEAD_START_S
             for thread in self._threads:
                 thread.start()
 
@@ -102,7 +108,10 @@ class Prefetcher:
                 raise self._failed[shard]
         # Not begun, or in another process's hands.
         self._ensure(shard, self.check)
-        self._ready.add(shard)
+        with self._changed:
+            self._ready.add(shard)
+            self._first.discard(shard)
+            self._changed.notify_all()
 
     def is_ready(self, shard: int) -> bool:
         """Whether this prefetcher has found the shard to be here."""
@@ -161,6 +170,8 @@ class Prefetcher:
                 tried, error = Tried.ELSEWHERE, caught
             with self._changed:
                 self._fetching.discard(shard)
+                if tried is not Tried.ELSEWHERE or error is not None:
+                    self._first.discard(shard)
                 if tried is Tried.HERE:
                     self._ready.add(shard)
                 elif tried is Tried.NO_ROOM:
@@ -182,11 +193,17 @@ class Prefetcher:
                     return None
                 if use is not None:
                     self._fetching.add(use[1])
+                    if use[0] == 0 and use[1] not in self._ready:
+                        self._first.add(use[1])
                     return use
                 if self._exhausted and not self._turned_away and not self._fetching:
                     return None
-                self._changed.wait()
+                self._changed.wait(self._head_start_left() or None)
             return None
+
+    def _head_start_left(self) -> float:
+        """Seconds for which only shards of the first position are fetched, so that others do not take the network from them."""
+        return max(0.0, self._head_start_ends - time.monotonic()) if self._first and not self._position else 0.0
 
     def _next_near(self) -> ShardUse | None:
         if self._full_at == self._position:
@@ -206,6 +223,8 @@ class Prefetcher:
                 self._head = None
                 continue
             if first_use > self._position:
+                if self._head_start_left():
+                    return None
                 if self._begun_bytes >= self._ahead_bytes:
                     return None
                 if self._ahead is not None and first_use > self._position + self._ahead:

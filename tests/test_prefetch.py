@@ -90,6 +90,29 @@ def test_shards_are_begun_by_first_use(cache: Cache, make: Callable[..., Prefetc
     assert cache.ensured == []
 
 
+def test_what_is_needed_first_has_a_head_start(
+    cache: Cache, make: Callable[..., Prefetcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('streaming.prefetch._HEAD_START_S', 60.0)
+    cache.gates = {0: threading.Event(), 1: threading.Event()}
+    cache.elsewhere = {2}
+    prefetcher = make(((0, 0, 1), (0, 1, 1), (0, 2, 1), (1, 3, 1), (2, 4, 1)).__iter__(), threads=4)
+    cache.wait_until(lambda: len(cache.asked) == 3)
+    cache.gates[0].set()
+    prefetcher.wait_for(0)
+    prefetcher.wait_for(2)
+    assert sorted(cache.asked) == [0, 1, 2], 'the first position still waits for shard 1'
+    cache.gates[1].set()
+    cache.wait_until(lambda: len(cache.asked) == 5)
+
+
+def test_the_head_start_ends(cache: Cache, make: Callable[..., Prefetcher]) -> None:
+    cache.gates = {0: threading.Event()}
+    make(((0, 0, 1), (1, 1, 1)).__iter__(), threads=2)
+    cache.wait_until(lambda: cache.asked == [0, 1])
+    cache.gates[0].set()
+
+
 def test_it_stays_within_the_bytes_ahead(cache: Cache, make: Callable[..., Prefetcher]) -> None:
     prefetcher = make(((i, i, MEGABYTE) for i in range(100)), ahead_bytes=3 * MEGABYTE)
     cache.wait_until(lambda: len(cache.asked) == 4)  # the one at hand and three ahead

@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.cache.book import Book, CacheCounters, Int64Array
-from streaming.errors import StaleCacheError
+from streaming.cache.locks import lock_within
+from streaming.errors import DeadlineError, StaleCacheError
 
 __all__ = ['CacheCounters', 'Lease', 'Ledger', 'Listing', 'release']
 
 # Lists the folder: bytes of each shard's files, int64 (shards,), and a mark for each, uint8 (shards,).
 Listing = Callable[[], tuple[Int64Array, NDArray[np.uint8]]]
+
+# The folder is held for microseconds, and for as long as its listing takes where the state file is lost.
+_PATIENCE_S = 60.0
 
 # Keeps the threads of this process out; locks of the kernel keep out other processes. One for all folders, so that several can be
 # held at once in any process without a deadlock among its threads.
@@ -165,7 +169,11 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[Book]:
-        """The state file as it is now, for this thread alone among all of the node. Must not be nested."""
+        """The state file as it is now, for this thread alone among all of the node. Must not be nested.
+
+        Raises:
+            DeadlineError: another process holds the folder and does not get on.
+        """
         with _threads:
             gate = self._lock_folder()
             try:
@@ -201,7 +209,13 @@ class Ledger:
             if opened.gate < 0:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 opened.gate = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(opened.gate, fcntl.LOCK_EX)
+            if not lock_within(opened.gate, _PATIENCE_S):
+                os.close(opened.gate)
+                opened.gate = -1
+                raise DeadlineError(
+                    f'waited {_PATIENCE_S:g} s for the lock on {self.folder}, which is held for moments: the process that has it '
+                    'has stopped; see which with "fuser" or "lsof", and end it or let it go on'
+                )
             if _is_named(self.folder, opened.gate):
                 return opened.gate
             # Removed, and perhaps made again, since we opened it.

@@ -15,7 +15,7 @@ from pathlib import Path
 from streaming import errors
 from streaming.errors import DeadlineError, StreamingError
 
-__all__ = ['FileLock', 'try_lock', 'wait_for_lock']
+__all__ = ['FileLock', 'lock_within', 'try_lock', 'wait_for_lock']
 
 # Descriptors of locks that this process holds. A flock belongs to the open file, which a fork shares: without this, a worker
 # forked in the middle of a fetch would keep the lock alive after its parent was killed.
@@ -126,6 +126,32 @@ def try_lock(path: Path) -> FileLock | None:
         return _acquire(path, fcntl.LOCK_NB)
     except BlockingIOError:
         return None
+
+
+def lock_within(descriptor: int, timeout_s: float) -> bool:
+    """Take the lock on an open file; False where another one has held it for so many seconds. Then close the file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    # The kernel's wait has no deadline. A thread waits there, through a descriptor that stays open for as long as it does.
+    copy, done, guard = os.dup(descriptor), threading.Event(), threading.Lock()
+    is_late = False
+
+    def wait() -> None:
+        fcntl.flock(copy, fcntl.LOCK_EX)
+        with guard:
+            if is_late:
+                fcntl.flock(copy, fcntl.LOCK_UN)
+            done.set()
+        os.close(copy)
+
+    threading.Thread(target=wait, name='streaming-lock', daemon=True).start()
+    done.wait(timeout_s)
+    with guard:
+        is_late = not done.is_set()
+        return not is_late
 
 
 class _Waiter:

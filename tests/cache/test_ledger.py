@@ -1,6 +1,7 @@
 """The state file of a cache folder, under real processes: sums, leases, and what becomes of it when it is lost or torn."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from streaming.cache.book import FETCHED, FOUND, CacheCounters
 from streaming.cache.ledger import Ledger
-from streaming.errors import StaleCacheError
+from streaming.errors import DeadlineError, StaleCacheError
 
 SHARDS = 7
 HASH = 'ab' * 32
@@ -187,3 +188,22 @@ sys.stdin.read()
     process.wait()
     with ledger.locked() as book:
         assert book.followers() == []
+
+
+def test_a_process_that_stops_with_the_folder_in_its_hands(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear error in time; and whoever waited in vain does not keep the lock when it comes at last."""
+    monkeypatch.setattr('streaming.cache.ledger._PATIENCE_S', 0.3)
+    holder = run("with open_ledger().locked(): print('held', flush=True); sys.stdin.read()", ledger.folder)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == 'held\n'
+    holder.send_signal(signal.SIGSTOP)
+    for _ in range(2):
+        with pytest.raises(DeadlineError, match=re.escape(str(ledger.folder))):
+            ledger.add(fetched_bytes=1)
+    holder.kill()
+    holder.communicate()
+    monkeypatch.undo()
+    other = run('open_ledger().add(fetched_bytes=2)', ledger.folder)
+    other.communicate(timeout=60)
+    ledger.add(fetched_bytes=3)
+    assert ledger.counters().fetched_bytes == 5

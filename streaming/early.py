@@ -1,7 +1,7 @@
 """The first batches, before their shards are here: samples are read by range while the shards are being fetched.
 
-Only where the reader would otherwise wait, and only where it pays: where bytes and requests cost at most an eighth of what the
-shard does. In an epoch a process may make 128 requests like this, and all processes of a node may read 64 MiB, or a sixteenth of
+Only where the reader would otherwise wait, and only where it pays: where bytes and requests cost at most a quarter of what the
+shard does. In an epoch a process may make 512 requests like this, and all processes of a node may read 64 MiB, or a sixteenth of
 the dataset if that is less. So the beginning of an epoch is quick, and a job that waits for the network all the time does not ask
 more of it.
 """
@@ -23,7 +23,7 @@ __all__ = ['EarlyReads']
 logger = logging.getLogger(__name__)
 
 # The most that may be spent on a shard by one process: one part in so many of its bytes.
-_PART_OF_SHARD = 8
+_PART_OF_SHARD = 4
 
 # What a request costs beside its bytes, in bytes. Measured: the work of a request is that of receiving 0.5 MB from OCI and 3 MB
 # from S3, and a round trip of 30 ms is that of 2.4 MB at 80 MB/s; but round trips are made at the same time.
@@ -33,7 +33,7 @@ _REQUEST_BYTES = 1 << 20
 _GAP_BYTES = 256 << 10
 
 # The most requests of one process in an epoch.
-_MOST_REQUESTS = 128
+_MOST_REQUESTS = 512
 
 # The most that the processes of a node read in an epoch: bytes, and one part of the dataset in so many.
 _NODE_BYTES = 64 << 20

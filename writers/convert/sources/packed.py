@@ -21,7 +21,7 @@ _FEED_BYTES = 16 << 10
 # Text of this field is compressed to a quarter or so.
 _USUAL_RATIO = 4
 # From so many files on there is enough to do for all cores, and each is read once, by one part.
-_ENOUGH_FILES = 16
+_ENOUGH_FILES = 8
 # Parts that read one file. Each decompresses what stands before its own lines too, which costs about as much as what becomes of
 # lines that are only encoded; so more parts than these would hardly be done sooner.
 _MOST_READERS = 4

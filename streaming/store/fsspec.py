@@ -41,6 +41,7 @@ _EXTRAS = {
 }  # fmt: skip
 # A file written there grows under its name; elsewhere an object appears when it is complete.
 _FILE_SYSTEMS = frozenset({'file', 'local', 'sftp', 'ssh', 'ftp', 'smb', 'hdfs', 'webhdfs', 'dbfs'})
+_SSH = ('sftp', 'ssh')
 # Slower than this over a whole request, and it is given up; fsspec does not say what comes in between.
 _MIN_BYTES_PER_S = 8192
 
@@ -94,7 +95,9 @@ class FsspecStore(Store):
         found = self._by_process.get(pid)
         if found is None:
             with self._translated(f'open {self.url}'):
-                system, root = self._make({'skip_instance_cache': True, 'use_listings_cache': False, **self._options})
+                # What sftp:// does not know itself it hands on to its connection, which refuses it.
+                listings = {} if self._protocol in _SSH else {'use_listings_cache': False}
+                system, root = self._make({'skip_instance_cache': True, **listings, **self._options})
             found = self._by_process.setdefault(pid, (system, str(root).rstrip('/')))
         return found
 
@@ -258,7 +261,9 @@ class FsspecStore(Store):
             self._call('rm_file', path)
 
     def close(self) -> None:
-        self._by_process.pop(os.getpid(), None)
+        system, _ = self._by_process.pop(os.getpid(), (None, ''))
+        if self._protocol in _SSH and system is not None:
+            system.client.close()  # it has a thread, which nothing else ends
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -7,6 +7,9 @@ a process has one descriptor of it and one `Leases`.
 
 import fcntl
 import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = ['Leases']
 
@@ -25,10 +28,12 @@ class Leases:
         self._guard = threading.Lock()
         self._counts: dict[int, int] = {}
         self._claimed: set[int] = set()
+        # A lease may end with what the garbage collector finds, which comes in the middle of anything: here, too.
+        self._given_back: deque[int] = deque()
 
     def try_share(self, number: int) -> bool:
         """Take a lease, beside whoever has one; False if somebody has claimed the number."""
-        with self._guard:
+        with self._alone():
             count = self._counts.get(number, 0)
             # Asking for a shared lock would turn a claim of this process into one.
             if not count and (number in self._claimed or not self._lock(number, fcntl.LOCK_SH)):
@@ -37,8 +42,20 @@ class Leases:
             return True
 
     def release(self, number: int) -> None:
-        """Give one lease back."""
-        with self._guard:
+        """Give one lease back. Never waits: if another thread, or this one, is in here, it does it on its way out."""
+        self._given_back.append(number)
+        self._take_back()
+
+    def _take_back(self) -> None:
+        while self._given_back and self._guard.acquire(blocking=False):
+            try:
+                self._take_back_all()
+            finally:
+                self._guard.release()
+
+    def _take_back_all(self) -> None:
+        while self._given_back:
+            number = self._given_back.popleft()
             count = self._counts[number] - 1
             if count:
                 self._counts[number] = count
@@ -46,9 +63,16 @@ class Leases:
                 del self._counts[number]
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._start + number)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._guard:
+            self._take_back_all()
+            yield
+        self._take_back()
+
     def try_claim(self, number: int) -> bool:
         """Take the number alone; False if anybody has a lease on it, or a claim."""
-        with self._guard:
+        with self._alone():
             if number in self._counts or number in self._claimed or not self._lock(number, fcntl.LOCK_EX):
                 return False
             self._claimed.add(number)
@@ -56,7 +80,7 @@ class Leases:
 
     def unclaim(self, number: int) -> None:
         """Give a claim back."""
-        with self._guard:
+        with self._alone():
             self._claimed.remove(number)
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._start + number)
 

@@ -65,9 +65,9 @@ class Session:
         self.transport = Transport(endpoint, options.transport)
         self._namespace = options.namespace or namespace
         self._namespace_lock = threading.Lock()
-        self._skew_s = 0.0
+        self._skew_s, self._clock = 0.0, 0
         # (method, target) -> (until when, by which generation of the credential and which clock, headers)
-        self._signatures: dict[tuple[str, str], tuple[float, tuple[int, float], dict[str, str]]] = {}
+        self._signatures: dict[tuple[str, str], tuple[float, tuple[int, int], dict[str, str]]] = {}
 
     @property
     def is_par(self) -> bool:
@@ -123,8 +123,8 @@ class Session:
 
     def _sign(self, method: str, target: str) -> dict[str, str]:
         self.credential.keep_fresh()
-        now, by = time.monotonic(), (self.credential.generation, self._skew_s)
-        until, signed_by, headers = self._signatures.get((method, target), (0.0, (-1, 0.0), {}))
+        now, by = time.monotonic(), (self.credential.generation, self._clock)
+        until, signed_by, headers = self._signatures.get((method, target), (0.0, (-1, 0), {}))
         if now >= until or signed_by != by:
             headers = self.credential.sign(method, self.transport.host, target, self.date())
             if len(self._signatures) >= _SIGNATURES:
@@ -133,24 +133,29 @@ class Session:
         return headers
 
     @property
-    def skew_s(self) -> float:
-        """How far the service's clock is ahead of ours, as far as we know."""
-        return self._skew_s
+    def clock(self) -> int:
+        """Grows when our idea of the service's time changes."""
+        return self._clock
 
-    def mend_clock(self, server_date: str | None, signed_skew_s: float) -> bool:
-        """Set our idea of the time by the service's; False if a request that was signed with ``signed_skew_s`` agreed with it."""
+    def mend_clock(self, server_date: str | None, seen: int) -> bool:
+        """Set our idea of the time by the service's, or see that somebody has; False if nothing changed.
+
+        Args:
+            server_date: What the service says.
+            seen: `clock` as it was before the request was signed.
+        """
         if not server_date:
             return False
         try:
             skew_s = email.utils.parsedate_to_datetime(server_date).timestamp() - time.time()
         except ValueError:
             return False
-        if abs(skew_s - signed_skew_s) < _SKEW_S:
-            return False
-        # Requests that were refused at the same time all come here: the first one mends, the others go on with what it found.
-        if abs(skew_s - self._skew_s) >= _SKEW_S:
-            logger.warning("this machine's clock is %+.0f s off %s; signing with the time there", -skew_s, self.transport.host)
-            self._skew_s = skew_s
+        if abs(skew_s - self._skew_s) < _SKEW_S:
+            # Requests that were refused at the same time all come here: the first one mended it, for all of them.
+            return self._clock != seen
+        logger.warning("this machine's clock is %+.0f s off %s; signing with the time there", -skew_s, self.transport.host)
+        self._skew_s = skew_s
+        self._clock += 1
         return True
 
     def close(self) -> None:
@@ -166,7 +171,7 @@ class Mending:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._seen = session.credential.generation
-        self._skew_s = session.skew_s
+        self._clock = session.clock
         self._left = ['clock', 'clock', 'credential']
 
     def try_to_mend(self, server_date: str | None) -> bool:
@@ -178,8 +183,8 @@ class Mending:
         while self._left:
             remedy = self._left.pop(0)
             if remedy == 'clock':
-                if self._session.mend_clock(server_date, self._skew_s):
-                    self._skew_s = self._session.skew_s
+                if self._session.mend_clock(server_date, self._clock):
+                    self._clock = self._session.clock
                     return True
             elif self._session.credential.refresh(self._seen):
                 return True

@@ -1,5 +1,6 @@
 """What a DataLoader worker does differently, so that neither it nor its rank leaves anything behind when killed."""
 
+import gc
 import os
 import secrets
 import sys
@@ -8,6 +9,10 @@ from multiprocessing import connection, parent_process
 from multiprocessing.process import BaseProcess
 
 __all__ = ['end_with_parent', 'leave_no_sockets']
+
+# The garbage of a process is its own to finalize. A forked worker would do it once more, and wait for threads that a fork does
+# not copy: a second for each file system that s3fs has left. And what the collector looks at, a worker has a copy of.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def end_with_parent() -> None:

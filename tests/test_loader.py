@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import pickle
 import threading
 from collections import Counter
@@ -186,6 +187,37 @@ def test_seeding_torch_before_each_epoch_repeats_none(remote: str, tmp_path: Pat
     for expected in epochs:
         torch.manual_seed(7)
         assert ids(loader_class(dataset, batch_size=BATCH, num_workers=2)) == expected
+
+
+class _Cycle:
+    """Garbage that only the collector finds, and that says where it was finalized."""
+
+    def __init__(self, path: Path) -> None:
+        self.itself = self
+        self._path = path
+
+    def __del__(self) -> None:
+        with self._path.open('a') as file:
+            file.write(f'{os.getpid()}\n')
+
+
+class _Collecting(StreamingDataset):
+    def __getitem__(self, index: Any) -> Any:
+        gc.collect()
+        return super().__getitem__(index)
+
+
+def test_a_worker_leaves_the_garbage_of_its_rank_alone(remote: str, tmp_path: Path) -> None:
+    dataset = _Collecting(remote=remote, local=str(tmp_path / 'cache'), batch_size=BATCH)
+    gc.collect()
+    gc.disable()
+    try:
+        _Cycle(tmp_path / 'finalized')
+        assert exactly_once(ids(StreamingDataLoader(dataset, batch_size=BATCH, num_workers=1)))
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / 'finalized').read_text().split() == [str(os.getpid())]
 
 
 def test_no_thread_outlives_its_iterator(remote: str, tmp_path: Path) -> None:

@@ -48,30 +48,30 @@ Made by `{command}`; do not edit. Every script of `benchmarks/` runs all package
 own, for {_span(results.rounds)} rounds, and the medians are shown. Compare within a workload: nothing else was measured in turn.
 Absolute numbers are those of one machine at one time, and ratios are the claim. The limit is what Python and NumPy, a codec or a
 socket must do with the same bytes at the least.
-{_busy(results)}
+
 | | |
 |---|---|
 | machine | {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']} |
-| load before the stages | {_span(results.loads)} |
 | versions | Python {machine['python']}, {versions} |
-| commit | {machine['commit']} |
 | size | {machine['size']} |
-| time | {machine['time']} to {machine['until']} |"""
+
+{_stages(results)}"""
+
+
+def _stages(results: Results) -> str:
+    """When each stage ran, and beside what: a page may be put together from several runs."""
+    rows = ['| stage | began | commit | load before it | rounds |', '|---|---|---|---|---|']
+    for stage in results.stages:
+        what = (stage['stage'], stage['time'], stage['commit'], f'{stage["load"]:g}', stage['rounds'])
+        rows.append('| ' + ' | '.join(map(str, what)) + ' |')
+    cores = results.machine['cores']
+    rows += ['', f'A load of more than {cores} means that other programs ran too: whatever waits looks slow in such a stage.']
+    return '\n'.join(rows)
 
 
 def _span(values: Sequence[float]) -> str:
     least, most = min(values), max(values)
     return f'{least:g}' if least == most else f'{least:g} to {most:g}'
-
-
-def _busy(results: Results) -> str:
-    """A warning, where other programs had more to do than there are cores for."""
-    if min(results.loads) <= results.machine['cores']:
-        return ''
-    return """
-The machine was busy with other work all the time. Whatever waits, or uses several processes, looks slow here; what runs on one
-core is slow for all alike.
-"""
 
 
 def _targets(results: Results) -> str:

@@ -15,14 +15,14 @@ class Results:
 
     Attributes:
         machine: What the first stage said of the machine.
-        loads: Of the machine before each stage.
+        stages: The machine before each stage, and what ran there.
         rounds: Of each stage.
         found: name -> workload -> contender -> the line.
         versions: Contender -> its version.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
-    loads: list[float] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     found: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -35,9 +35,8 @@ class Results:
             result = json.loads(line)
             if result['name'] == 'machine':
                 results.machine = results.machine or result
-                results.loads.append(result['load'])
                 results.rounds.append(result['rounds'])
-                results.machine['until'] = max(result['time'], results.machine.get('until', ''))
+                results.stages.append(result)
                 continue
             contender = result['contender']
             results.found.setdefault(result['name'], {}).setdefault(result['workload'], {})[contender] = result

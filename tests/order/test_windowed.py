@@ -111,7 +111,7 @@ def qualities(algo: str, sizes: np.ndarray, block_size: int, rows: int) -> Shuff
     [(400, 500, 1, 20_000), (400, 500, 1, 50_000), (2000, 100, 1, 20_000), (1600, 100, 4, 8_000), (200, 1000, 1, 20_000)],
 )
 def test_it_is_as_good_as_py1e(shards: int, size: int, rows: int, block_size: int) -> None:
-    """Nearly as far apart, with nearly as few shards and as even downloads, to the end of the epoch; docs/order.md says how near."""
+    """Nearly as far apart, with nearly as few shards and as even downloads, to the end; docs/order.md says how near."""
     sizes = np.full(shards, size)
     ours, theirs = (qualities(algo, sizes, block_size, rows) for algo in ('windowed', 'py1e'))
     assert ours.spread >= 0.98 * theirs.spread

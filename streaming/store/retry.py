@@ -130,8 +130,12 @@ class Attempts:
         self.failures += 1
         if error.status is not None:
             self._shared.answered = True
+        left_s = self._left_s()
         wait_s = self._policy.wait_s(self.failures, error.retry_after_s)
-        reason = self._why_stop(wait_s)
+        if error.retry_after_s is None and left_s > 0:
+            # The last try is made when the time is up: a long draw of the jitter does not end the tries early.
+            wait_s = min(wait_s, left_s)
+        reason = self._why_stop(wait_s > left_s)
         if reason:
             final = type(error)(f'{error} ({reason})' if self.failures > 1 else str(error))
             final.status, final.retry_after_s, final.etag = error.status, error.retry_after_s, error.etag
@@ -140,13 +144,15 @@ class Attempts:
         if self._closing.wait(wait_s):
             raise CancelledError(f'{self._what} was given up: its store was closed') from error
 
-    def _why_stop(self, wait_s: float) -> str:
-        spent = time.monotonic() - self._began
+    def _left_s(self) -> float:
         deadline_s = self._policy.deadline_s
         if not self._shared.answered:
             deadline_s = min(deadline_s, self._policy.contact_s)
-        if self.failures >= self._policy.tries or spent + wait_s > deadline_s:
-            return f'gave up after {self.failures} tries in {spent:.1f} s'
+        return self._began + deadline_s - time.monotonic()
+
+    def _why_stop(self, too_late: bool) -> str:
+        if self.failures >= self._policy.tries or too_late:
+            return f'gave up after {self.failures} tries in {time.monotonic() - self._began:.1f} s'
         if not self._shared.take_token():
             return f'gave up after {self.failures} tries: too much has failed in this store, its retry budget is spent'
         return ''

@@ -203,10 +203,8 @@ def test_a_server_that_stays_down(server: OCIServer, tmp_path: Path) -> None:
     url = server.url('data/zstd').replace(server.endpoint, gate.endpoint)
     dataset = StreamingDataset(remote=url, local=str(tmp_path), download_timeout=3, batch_size=BATCH, world=World())
     gate.shut()
-    began = time.monotonic()
-    with pytest.raises(StreamingError, match=r'shard\.00000'):
+    with pytest.raises(StreamingError, match=r'shard\.00000.*gave up after \d+ tries in ([2-9]|1\d)\.\d s'):
         check_epoch(dataset, tmp_path, workers=2)
-    assert 1 < time.monotonic() - began < 20
 
 
 RANK = """

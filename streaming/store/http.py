@@ -113,11 +113,33 @@ class HTTPStore(Store):
 
     def head(self, key: str) -> ObjectInfo:
         what = f'HEAD {self.url_of(key)}'
-        with self._send('HEAD', key, what) as response:
-            response.skip()
-            if response.size is None:
-                raise StoreError(f'{what}: the server does not say how long it is')
-            return ObjectInfo(key, response.size, _etag(response))
+        try:
+            with self._send('HEAD', key, what) as response:
+                response.skip()
+                size, etag = response.size, _etag(response)
+        except StoreError as error:
+            # A URL that is signed for GET alone; a server that knows no HEAD.
+            if error.status not in (403, 405, 501):
+                raise
+            size, etag = self._head_of_range(key, error)
+        if size is None:
+            raise StoreError(f'{what}: the server does not say how long it is')
+        return ObjectInfo(key, size, etag)
+
+    def _head_of_range(self, key: str, error: StoreError) -> tuple[int | None, str | None]:
+        """Size and version from an answer to a request for the first byte.
+
+        Raises:
+            StoreError: ``error``, where that is not answered either.
+        """
+        what = f'GET {self.url_of(key)}, bytes 0 to 1'
+        try:
+            with self._send('GET', key, what, {'range': range_header(0, 1)}) as response:
+                if response.status != 206:
+                    return response.size, _etag(response)
+                return read_range(response, 0, memoryview(bytearray(1)), None, what), _etag(response)
+        except (StoreError, CorruptError):
+            raise error from None
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         with self._send('GET', key, f'GET {self.url_of(key)}') as response:
@@ -135,10 +157,12 @@ class HTTPStore(Store):
         check_range(start, buffer)
         what = f'GET {self.url_of(key)}, bytes {start} to {start + len(buffer)}'
         headers = {'range': range_header(start, len(buffer))}
-        if if_match is not None and if_match.startswith('"'):
-            headers['if-match'] = if_match
+        if if_match is not None:
+            # A version is an ETag, or a date where the server has none.
+            headers['if-match' if if_match.startswith('"') else 'if-unmodified-since'] = if_match
         with self._send('GET', key, what, headers) as response:
-            if if_match not in (None, _etag(response)):
+            # An answer to a range need not repeat the date.
+            if if_match is not None and _etag(response) not in (None, if_match):
                 raise PreconditionError(f'{what}: it is not the version {if_match} any more')
             size = read_range(response, start, buffer, on_bytes, what)
             return None if size is None else ObjectInfo(key, size, _etag(response))

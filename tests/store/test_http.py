@@ -23,6 +23,7 @@ from streaming.store import open_store
 from streaming.testing.store import pattern, read
 
 OBJECTS = {'/data/key': pattern(300_000), '/data/a%20b/%C3%BC': b'odd', '/data/empty': b''}
+DATE = 'Thu, 26 Nov 2026 04:18:46 GMT'
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,14 +47,29 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(302, b'gone', location=f'{self.elsewhere}/data/{path.split("/")[2]}')
         elif path.startswith('/private/') and self.headers['authorization'] != 'Basic ' + base64.b64encode(b'me:secret').decode():
             self.reply(401, b'who are you')
+        elif path.startswith('/getonly/') and self.command == 'HEAD':
+            self.reply(403, b'')
         elif path.startswith('/signed/') and query != 'sig=secret':
             self.reply(403, b'not signed')
         else:
-            found = OBJECTS.get(re.sub('^/(private|signed|plain)/', '/data/', path))
+            found = OBJECTS.get(re.sub('^/(private|signed|plain|dated|getonly)/', '/data/', path))
             if found is None:
                 self.reply(404, b'not there')
+            elif path.startswith('/dated/'):
+                self.send_dated(found)
             else:
                 self.send_object(found, ranges=not path.startswith('/plain/'))
+
+    def send_dated(self, data: bytes) -> None:
+        """An object without an ETag; of the date of its version the answers to ranges say nothing."""
+        match = re.fullmatch(r'bytes=(\d+)-(\d+)', self.headers['range'] or '')
+        if self.headers['if-unmodified-since'] not in (None, DATE):
+            self.reply(412, b'')
+        elif match is None:
+            self.reply(200, data, **{'last-modified': DATE})
+        else:
+            first, last = int(match[1]), int(match[2])
+            self.reply(206, data[first : last + 1], **{'content-range': f'bytes {first}-{last}/{len(data)}'})
 
     def send_object(self, data: bytes, *, ranges: bool) -> None:
         match = re.fullmatch(r'bytes=(\d+)-(\d+)', self.headers['range'] or '')
@@ -139,6 +155,28 @@ def test_a_server_without_ranges(host: str) -> None:
     assert read(store, 'key', 0, 300_000) == OBJECTS['/data/key']
     with pytest.raises(StoreError, match='does not do ranges'):
         read(store, 'key', 10, 10)
+    store.close()
+
+
+def test_a_version_that_is_a_date(host: str) -> None:
+    store = open_store(f'http://{host}/dated')
+    info = store.head('key')
+    assert info.etag == DATE
+    assert read(store, 'key', 1000, 500, info.etag) == OBJECTS['/data/key'][1000:1500]
+    with pytest.raises(PreconditionError):
+        read(store, 'key', 1000, 500, 'Thu, 26 Nov 2026 04:18:45 GMT')
+    store.close()
+
+
+def test_what_may_only_be_got(host: str) -> None:
+    """A URL that is signed for GET: HEAD is refused."""
+    store = open_store(f'http://{host}/getonly')
+    info = store.head('key')
+    assert (info.size, info.etag) == (300_000, '"v1"')
+    store.close()
+    store = open_store(f'http://{host}/signed')
+    with pytest.raises(DeniedError, match=r'HEAD .*403'):
+        store.head('key')
     store.close()
 
 

@@ -45,7 +45,7 @@ def ids(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ('several', 'options'),
-    [((2, 7), {}), ((2,), {'shuffle_seed': 3, 'splits': {'train': 0.8, 'val': 0.2}, 'compression': 'zstd'})],
+    [((2, 7), {}), ((2, 7), {'shuffle_seed': 3, 'splits': {'train': 0.8, 'val': 0.2}, 'compression': 'zstd'})],
 )
 def test_the_same_for_any_number_of_workers(
     lines: Path, tmp_path: Path, several: tuple[int, ...], options: dict[str, Any]

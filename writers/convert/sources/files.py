@@ -16,6 +16,7 @@ from streaming.store import open_store
 from streaming.store.local import LocalStore
 from streaming.store.protocol import ObjectInfo, Store
 from streaming.store.retry import RetryStore
+from streaming.writers.destination import INDEX
 
 __all__ = ['Files', 'InputFile', 'has_suffix', 'join_url', 'split_url']
 
@@ -142,9 +143,13 @@ class Files:
 
     def path(self, place: int, key: str) -> Path | None:
         """Where a file is on this machine's disk; None if it is elsewhere."""
-        store = self.store(place)
-        inner = store.inner if isinstance(store, RetryStore) else store
+        inner = self._backend(place)
         return inner.root / key if isinstance(inner, LocalStore) else None
+
+    def _backend(self, place: int) -> Store:
+        """The store of a place, without its retries."""
+        store = self.store(place)
+        return store.inner if isinstance(store, RetryStore) else store
 
     def read(self, place: int, key: str) -> bytes:
         """A whole file."""
@@ -207,11 +212,35 @@ class Files:
 
     def _list(self, root: str, patterns: 'Sequence[re.Pattern[str]]') -> list[InputFile]:
         place = self._place(root)
+        if root.startswith(('http://', 'https://')) and self._is_web(place):
+            return self._unlisted(place, is_glob=bool(patterns))
         return [
             InputFile(place, info.key, info.size, info.etag)
             for info in self.store(place).list()
             if (any(pattern.fullmatch(info.key) for pattern in patterns) if patterns else not _is_hidden(info.key))
         ]
+
+    def _is_web(self, place: int) -> bool:
+        """Whether a place is of a web server. One of a pre-authenticated request is a store with a listing."""
+        from streaming.store.http import HTTPStore  # the network's packages, which most sources do without
+
+        return isinstance(self._backend(place), HTTPStore)
+
+    def _unlisted(self, place: int, *, is_glob: bool) -> list[InputFile]:
+        """What can be found without a listing: a dataset, by its index.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        store = self.store(place)
+        if is_glob:
+            raise NotFoundError(f'{store.url} is on a web server, which has no listing that a glob could match: name each file')
+        with suppress(NotFoundError):
+            info = store.head(INDEX)
+            return [InputFile(place, info.key, info.size, info.etag)]
+        raise NotFoundError(
+            f'there is no file at {store.url}, and no {INDEX} below it; a web server has no listing of folders: name each file'
+        )
 
     def _place(self, url: str) -> int:
         if url not in self.places:

@@ -14,7 +14,7 @@ from streaming.format.arrays import Array
 from streaming.format.columns import Bool, Encoding, Raw, Scalar, Str
 from streaming.readers.windows import LONG_TEXT, Windows
 
-__all__ = ['compile_reader']
+__all__ = ['Read', 'compile_reader', 'helpers_of', 'is_regular', 'write_value']
 
 Read = Callable[[int], dict[str, Any]]
 # From the numbers of samples, where each begins and where it ends to the samples, each read when it is taken.
@@ -42,25 +42,29 @@ def compile_reader(
         explain: Reads a sample, or raises what is wrong with it. Asked where this function finds something wrong.
     """
     bind, head = _compile(tuple(encodings), tuple(wanted))
-    helpers = [_helper(encoding, windows) if needed else None for encoding, needed in zip(encodings, wanted, strict=True)]
+    helpers = helpers_of(encodings, wanted, windows)
     return bind(tuple(names), helpers, head.unpack_from, windows.data, windows.view, offsets, explain)
 
 
-def _helper(encoding: Encoding, windows: Windows) -> Any:
+def helpers_of(encodings: Sequence[Encoding], wanted: Sequence[bool], windows: Windows) -> list[Any]:
     """What the source calls ``h0``, ``h1`` and so on."""
+    return [_helper(encoding, windows) if needed else None for encoding, needed in zip(encodings, wanted, strict=True)]
+
+
+def _helper(encoding: Encoding, windows: Windows) -> Any:
     if type(encoding) is Scalar:
         numbers = windows.numbers(encoding.dtype)
         return numbers.item if encoding.kind is int else numbers
     if isinstance(encoding, Array) and type(encoding) is Array:
-        if _is_regular(encoding) and encoding.dtype is not None and encoding.shape is not None:
+        if is_regular(encoding) and encoding.dtype is not None and encoding.shape is not None:
             return windows.arrays(encoding.dtype, encoding.shape)
         return windows.array_reader(encoding)
     return encoding.decode
 
 
-def _is_regular(encoding: Array) -> bool:
-    """Whether its values are all alike, and more than one number or none."""
-    return bool(encoding.size and encoding.shape)
+def is_regular(encoding: Encoding) -> bool:
+    """Whether its values are arrays that are all alike, and more than one number or none."""
+    return isinstance(encoding, Array) and type(encoding) is Array and bool(encoding.size and encoding.shape)
 
 
 @lru_cache(maxsize=1024)
@@ -86,7 +90,9 @@ def _write_source(encodings: Sequence[Encoding], wanted: Sequence[bool]) -> tupl
             at += encoding.size
         end = f'{base} + {at}' if at else base
         if wanted[number]:
-            value = f'value{number}' if f'value{number}' in targets else _write_value(number, encoding, begin, end)
+            value = (
+                f'value{number}' if f'value{number}' in targets else write_value(number, encoding, begin, end, f'size{number}')
+            )
             items.append(f'name{number}: {value}')
     count = len(encodings)
     body = [
@@ -132,8 +138,8 @@ def _plan_head(encodings: Sequence[Encoding], wanted: Sequence[bool]) -> tuple[s
     return head, targets
 
 
-def _write_value(number: int, encoding: Encoding, start: str, end: str) -> str:
-    """The expression for a value between two places."""
+def write_value(number: int, encoding: Encoding, start: str, end: str, size: str) -> str:
+    """The expression for a value of column ``number``, between two places, with ``size`` bytes."""
     kind = type(encoding)
     if isinstance(encoding, Scalar) and kind is Scalar:
         return f'h{number}({start})' if encoding.kind is int else f'h{number}[{start}]'
@@ -142,7 +148,7 @@ def _write_value(number: int, encoding: Encoding, start: str, end: str) -> str:
     if kind is Raw:
         return f'data[{start}:{end}]'
     if kind is Str:
-        return f"(data[{start}:{end}].decode() if size{number} < {LONG_TEXT} else str(view[{start}:{end}], 'utf-8'))"
+        return f"(data[{start}:{end}].decode() if {size} < {LONG_TEXT} else str(view[{start}:{end}], 'utf-8'))"
     if isinstance(encoding, Array) and kind is Array:
-        return f'h{number}[{start}].copy()' if _is_regular(encoding) else f'h{number}({start}, {end})'
+        return f'h{number}[{start}].copy()' if is_regular(encoding) else f'h{number}({start}, {end})'
     return f'h{number}(view[{start}:{end}])'

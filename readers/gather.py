@@ -17,7 +17,7 @@ from streaming.format.arrays import Array
 from streaming.format.columns import BFloat16, Bool, Encoding, Raw, Scalar, Str, from_bfloat16
 from streaming.readers.windows import LONG_TEXT, Windows
 
-__all__ = ['Column', 'Mapped', 'Schema', 'gather']
+__all__ = ['Column', 'Mapped', 'Schema', 'gather', 'spans']
 
 # The values of a column: numbers (samples,) or arrays of one dtype and shape (samples, ...); else a list.
 Column = NDArray[Any] | list[Any]
@@ -86,22 +86,40 @@ def gather(shards: Sequence[Mapped], numbers: Sequence[Int64Array], places: Int6
     batch = _Batch([shard.windows for shard in shards], [len(some) for some in numbers], places)
     bounds = [shard.bounds[some] for shard, some in zip(shards, numbers, strict=True)]
     starts, ends = (bounds[0] if len(bounds) == 1 else np.concatenate(bounds)).astype(np.int64).T
-    sizes: Iterator[Int64Array] = iter(())
     try:
-        if schema.variable:
-            sizes = iter(batch.take(lambda windows: windows.arrays(_SIZE, (schema.variable,)), starts).astype(np.int64).T)
-        found = []
-        begin = starts + 4 * schema.variable
-        for name, size, take in schema.columns:
-            end = begin + (next(sizes) if size is None else size)
-            if take is not None:
-                found.append((name, take, begin, end))
-            begin = end
-        if (begin != ends).any():
+        found = spans(schema, starts, ends, lambda windows_of: batch.take(windows_of, starts))
+        if found is None:
             return None
-        return {name: take(batch, begin, end) for name, take, begin, end in found}
+        columns = zip(schema.columns, found, strict=True)
+        return {name: take(batch, begin, end) for (name, _, take), (begin, end) in columns if take is not None}
     except _failures:
         return None
+
+
+def spans(
+    schema: Schema, starts: Int64Array, ends: Int64Array, take: Callable[[Callable[[Windows], NDArray[Any]]], NDArray[Any]]
+) -> list[tuple[Int64Array, Int64Array]] | None:
+    """Where the values of samples (N,) begin and end, (N,) and (N,) a column; None where their sizes do not add up.
+
+    Args:
+        schema: The columns.
+        starts: Where the samples begin, (N,).
+        ends: Where they end, (N,).
+        take: Gives values at their beginnings, from what it is to take them of.
+
+    Raises:
+        IndexError: a sample is not even as long as its sizes.
+    """
+    sizes: Iterator[Int64Array] = iter(())
+    if schema.variable:
+        sizes = iter(take(lambda windows: windows.arrays(_SIZE, (schema.variable,))).astype(np.int64).T)
+    found = []
+    begin = starts + 4 * schema.variable
+    for _, size, _ in schema.columns:
+        end = begin + (next(sizes) if size is None else size)
+        found.append((begin, end))
+        begin = end
+    return None if (begin != ends).any() else found
 
 
 class _Batch:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from streaming.readers.compiled import compile_reader
 from streaming.readers.decoding import sample_decoder
 from streaming.readers.gather import Mapped, Schema
 from streaming.readers.raw import map_raw
+from streaming.readers.rows import FEW, RowReader
 from streaming.readers.windows import Windows
 
 __all__ = ['MDSReader']
@@ -75,9 +77,11 @@ class MDSReader:
             encodings = tuple(get_encoding(name) for name in shard.column_encodings)
             wanted = tuple(columns is None or name in columns for name in shard.column_names)
             schema = shard.column_names, encodings, wanted
-            self.read, self._read_each = compile_reader(*schema, windows, offsets, self.read)
             bounds: NDArray[np.uint32] = np.ndarray((shard.samples, 2), '<u4', data, 4, (4, 4))
             self._mapped = Mapped(Schema.of(*schema), windows, bounds)
+            self._make_rows = partial(RowReader, *schema, self._mapped, self.read)
+            self._rows: RowReader | None = None
+            self.read, self._read_each = compile_reader(*schema, windows, offsets, self.read)
 
     @property
     def data(self) -> memoryview:
@@ -88,6 +92,12 @@ class MDSReader:
         """Decode some samples (N,) as `read` does, each when it is taken."""
         if self._mapped is None:
             return map(self.read, numbers.tolist())
+        if len(numbers) >= FEW:
+            if self._rows is None:
+                self._rows = self._make_rows()
+            samples = self._rows.read_each(numbers)
+            if samples is not None:
+                return samples
         starts, ends = self._mapped.bounds[numbers].T.tolist()
         return self._read_each(numbers.tolist(), starts, ends)
 

@@ -3,20 +3,22 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streaming.format.index import ShardTable
+from streaming.format.index import Int64Array, ShardTable
 from streaming.readers.gather import Column, gather
 from streaming.readers.pool import ReaderPool
 
 __all__ = ['SampleReader']
 
+# Samples whose shards are looked at together.
+_TOGETHER = 1024
+
 # Shards that are kept open beside the pool's, while samples of them are read one after the other.
-_TOGETHER = 128
+_APART = 128
 
 # Samples a shard that pay for looking at a shard's columns at once.
 _FEW = 5
@@ -40,7 +42,7 @@ class SampleReader:
         shard = bisect_right(self._starts, sample_id) - 1
         return self._get(shard).read(sample_id - self._starts[shard])
 
-    def read_many(self, sample_ids: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    def read_many(self, sample_ids: Int64Array) -> Iterator[dict[str, Any]]:
         """Samples in the order of their ids (N,), which must be of the dataset, each decoded when it is taken."""
         shards, numbers = self._table.find(sample_ids)
         if len(shards) and (shards == shards[0]).all():
@@ -48,7 +50,7 @@ class SampleReader:
         parts = [slice(first, first + _TOGETHER) for first in range(0, len(shards), _TOGETHER)]
         return chain.from_iterable(self._read_some(shards[part], numbers[part]) for part in parts)
 
-    def columns(self, sample_ids: NDArray[np.int64]) -> dict[str, Column] | None:
+    def columns(self, sample_ids: Int64Array) -> dict[str, Column] | None:
         """The columns of samples in the order of their ids (N,), which must be of the dataset.
 
         Returns:
@@ -59,25 +61,40 @@ class SampleReader:
         shards, numbers = self._table.find(sample_ids)
         places = None
         if (shards == shards[0]).all():
-            found, parts = shards[:1], [numbers]
+            found, parts = [int(shards[0])], [numbers]
         else:
-            places = np.argsort(shards, kind='stable')
-            found, firsts = np.unique(shards[places], return_index=True)
+            found, parts, places = _by_shard(shards, numbers)
             if len(found) * _FEW > len(shards):
                 return None
-            parts = np.split(numbers[places], firsts[1:])
         with ExitStack() as leases:
             whole = []
-            for shard in found.tolist():
+            for shard in found:
                 mapped = self._get(shard).mapped(leases)
                 if mapped is None:
                     return None
                 whole.append(mapped)
             return gather(whole, parts, places)
 
-    def _read_some(self, shards: NDArray[np.int64], numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    def _read_some(self, shards: Int64Array, numbers: Int64Array) -> Iterator[dict[str, Any]]:
+        found, parts, places = _by_shard(shards, numbers)
+        if len(found) * _FEW > len(shards):
+            pieces = [slice(first, first + _APART) for first in range(0, len(shards), _APART)]
+            return chain.from_iterable(self._read_apart(shards[piece], numbers[piece]) for piece in pieces)
+        if (places[1:] > places[:-1]).all():
+            return chain.from_iterable(self._get(shard).read_each(part) for shard, part in zip(found, parts, strict=True))
+        # Each shard's samples come from an iterator of its own, which is asked whenever it is the shard's turn.
+        samples = {shard: self._get(shard).read_each(part) for shard, part in zip(found, parts, strict=True)}
+        return map(next, map(samples.__getitem__, shards.tolist()))
+
+    def _read_apart(self, shards: Int64Array, numbers: Int64Array) -> Iterator[dict[str, Any]]:
         of_each = shards.tolist()
         reads = {shard: self._get(shard).read for shard in dict.fromkeys(of_each)}
-        if len(reads) == 1:
-            return self._get(of_each[0]).read_each(numbers)
         return (reads[shard](number) for shard, number in zip(of_each, numbers.tolist(), strict=True))
+
+
+def _by_shard(shards: Int64Array, numbers: Int64Array) -> tuple[list[int], list[Int64Array], Int64Array]:
+    """The shards of some samples (N,), each once, the numbers of its samples, and in what order these are then, (N,)."""
+    places = np.argsort(shards, kind='stable')
+    in_order, numbers = shards[places], numbers[places]
+    firsts = [0, *(np.flatnonzero(in_order[1:] != in_order[:-1]) + 1).tolist()]
+    return in_order[firsts].tolist(), [numbers[first:end] for first, end in pairwise([*firsts, len(numbers)])], places

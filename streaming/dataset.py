@@ -252,18 +252,28 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         if self._whole is not None:
             return self._walk_whole(self._plan(walk.begun), walk.begun, self._whole.drop_last)
         self._walk_begun = walk
-        return self._walk(walk)
+        return walk.steps(self._parts(walk))
 
-    def _walk(self, walk: Walk) -> Iterator[Any]:
+    def _parts(self, walk: Walk) -> Generator[Iterator[Any], None, None]:
+        """The rest of this worker's samples, part by part."""
         batches_done, skipped = divmod(walk.taken, self.batch_size or 1)
         plan = self._plan(walk.begun, batches_done=batches_done)
-        with closing(self._arriving(plan, walk.begun)) as batches:
-            for ids, is_real in batches:
-                # Not `yield from`: a generator around this one, to count what it gives, would have a part in every sample.
-                for sample in islice(self._samples(ids) if is_real is None else self._marked(ids, is_real), skipped, None):
-                    walk.taken += 1
-                    yield sample
+        with closing(self._arriving(plan, walk.begun) if self._shards.is_remote else self._here(plan)) as parts:
+            for ids, is_real in parts:
+                samples = self._samples(ids) if is_real is None else self._marked(ids, is_real)
+                due = walk.taken + len(ids) - skipped
+                yield islice(samples, skipped, None) if skipped else samples
                 skipped = 0
+                if walk.taken < due:  # a sample was an error: what comes after it is not the next
+                    return
+
+    def _here(self, plan: Plan) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None], None, None]:
+        """This worker's samples, many batches at once: nothing has to be waited for."""
+        worker, index = plan.world.worker, 0
+        while index < plan.batches_of(worker):
+            ids, is_real = plan.onward(worker, index)
+            index += -(-len(ids) // (self.batch_size or 1))
+            yield ids, is_real if self._config.tail == 'mask' else None
 
     def _walk_whole(self, plan: Plan, begun: Begun, drop_last: bool) -> Iterator[list[Any] | dict[str, Column]]:
         """Batches as columns; as lists of samples where they cannot be had so."""

@@ -117,13 +117,7 @@ TARGETS = (
         'iterating, local, no workers', '40x mosaicml-streaming', over('read/iterate', 'mosaicml', 40, ('ints', 'text', 'tokens'))
     ),
     Target('', '2x litData', over('read/iterate', 'litdata', 2, ('ints', 'text', 'tokens'))),
-    Target(
-        '',
-        'within 1.7x of the bare loop',
-        near('read/iterate', 1.7, (*SMALL, 'blobs')),
-        'a StreamingDataset asks its plan for every sample, which may lie in any shard, where the bare loop and a LocalDataset '
-        'walk one shard after the other; it shows where samples are small',
-    ),
+    Target('', 'within 1.7x of the bare loop', near('read/iterate', 1.7, (*SMALL, 'blobs'))),
     Target(
         'collated batches, no workers',
         '30x mosaicml-streaming',

@@ -149,13 +149,21 @@ class Plan:
         Raises:
             IndexError: there is no such batch.
         """
-        return self._batch(worker, index)[0]
+        return self._from(worker, index, self._batch_size)[0]
 
     def mask(self, worker: int, index: int) -> BoolArray:
         """Which samples of that batch are not padding, bool, in the shape of `batch`."""
-        return self._batch(worker, index)[1]
+        return self._from(worker, index, self._batch_size)[1]
 
-    def _batch(self, worker: int, index: int) -> tuple[Int64Array, BoolArray]:
+    def onward(self, worker: int, index: int) -> tuple[Int64Array, BoolArray]:
+        """The samples of that batch and of as many after it as were looked up with it, and which of them are not padding.
+
+        Returns:
+            Sample ids, int64 (samples,), and bool (samples,): batches of the full size, but for the worker's last.
+        """
+        return self._from(worker, index)
+
+    def _from(self, worker: int, index: int, most: int | None = None) -> tuple[Int64Array, BoolArray]:
         if not 0 <= index < self.batches_of(worker):
             raise IndexError(f'worker {worker} has batches 0 to {self.batches_of(worker) - 1}, not {index}')
         together = max(1, _CHUNK // self._batch_size)
@@ -167,7 +175,8 @@ class Plan:
             kept = dict(list(self._chunks.items())[-_KEPT + 1 :])
             kept[worker, number] = chunk
             self._chunks = kept
-        part = slice(within * self._batch_size, (within + 1) * self._batch_size)
+        first = within * self._batch_size
+        part = slice(first, None if most is None else first + most)
         return chunk[0][part], chunk[1][part]
 
     def _look_up(self, worker: int, first: int, count: int) -> tuple[Int64Array, BoolArray]:

@@ -27,6 +27,9 @@ class StreamingDataLoader(DataLoader[Any]):
     ``__iter__`` of a subclass) are read whole, without making the samples. They are the same batches. Where that is not done,
     the log says why at DEBUG.
 
+    Hugging Face Accelerate leaves it as it is: a rank reads its own part already, which ``Accelerator.prepare`` would deal to the
+    ranks once more, so that most samples were seen by none. Batches stay where they are made, move them to the device.
+
     Raises:
         ArgumentError: ``batch_size`` is not the dataset's.
     """
@@ -39,6 +42,8 @@ class StreamingDataLoader(DataLoader[Any]):
         self._round = 0
         self._begun: Begun | None = None
         self._delivered = 0
+        # What Accelerate asks before it wraps a loader.
+        self._is_accelerate_prepared = isinstance(self.dataset, StreamingDataset)
         if isinstance(self.dataset, StreamingDataset):
             expected = self.dataset.batch_size
             if expected is None or self.batch_size not in (None, expected):

@@ -6,6 +6,7 @@ pipeline, context parallelism) the data's world is smaller than the job: `World.
 Nothing here creates a process group or touches a device.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ import numpy as np
 from streaming.errors import WorldError
 
 __all__ = ['Mesh', 'World']
+
+logger = logging.getLogger(__name__)
 
 
 class Mesh(Protocol):
@@ -98,18 +101,28 @@ class World:
             WorldError: a variable is missing beside the others or is not a number, the numbers contradict each other, or the
                 environment contradicts torch.distributed.
         """
-        variables = _from_environment(os.environ if environ is None else environ)
         group = _from_torch() if environ is None else None
+        environ = os.environ if environ is None else environ
         if group is None:
-            rank, num_ranks, ranks_per_node = variables or (0, 1, 1)
+            rank, num_ranks, ranks_per_node = _from_environment(environ) or (0, 1, 1)
             return cls(rank=rank, num_ranks=num_ranks, ranks_per_node=ranks_per_node)
         rank, num_ranks = group
+        # Lightning's own launcher sets WORLD_SIZE alone: the group knows the rest.
+        said = {name: environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE') if environ.get(name)}
+        variables = _from_environment({'RANK': str(rank), 'WORLD_SIZE': str(num_ranks), **said})
         if variables is not None and variables[:2] != group:
             raise WorldError(
                 f'torch.distributed says rank {rank} of {num_ranks}, the environment says rank {variables[0]} of '
                 f'{variables[1]} (RANK, WORLD_SIZE); mend the launcher or pass world=World(...)'
             )
-        # Without a launcher's word on nodes, a group of several ranks is taken as one node.
+        # Without a launcher's word on nodes, a group of several ranks is taken as one node, by all ranks alike.
+        if 'LOCAL_WORLD_SIZE' not in said and environ.get('NODE_RANK', '0') != '0':
+            logger.warning(
+                'the launcher set NODE_RANK=%s but not LOCAL_WORLD_SIZE: all %d ranks are taken as one node, and each node will '
+                'fetch more shards than it needs; set LOCAL_WORLD_SIZE or pass world=World(...)',
+                environ['NODE_RANK'],
+                num_ranks,
+            )
         return cls(rank=rank, num_ranks=num_ranks, ranks_per_node=variables[2] if variables else num_ranks)
 
     @classmethod

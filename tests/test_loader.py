@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader
 
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset, World
@@ -302,3 +304,12 @@ def test_batch_sizes_must_agree(remote: str, tmp_path: Path) -> None:
         next(iter(DataLoader(make(remote, tmp_path, batch_size=None), batch_size=BATCH, num_workers=2)))
     with pytest.raises(ArgumentError, match='batch_size'):
         len(make(remote, tmp_path, batch_size=None))
+
+
+def test_accelerate_does_not_deal_to_ranks_once_more(remote: str, tmp_path: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    loader = StreamingDataLoader(make(remote, tmp_path), batch_size=BATCH)
+    assert accelerator.prepare(loader) is loader
+    of_another = StreamingDataLoader([1, 2, 3], batch_size=1)
+    assert accelerator.prepare(of_another) is not of_another
+    AcceleratorState._reset_state(reset_partial_state=True)

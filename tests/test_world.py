@@ -42,6 +42,41 @@ def test_contradictions_are_errors(environ: dict[str, str], message: str) -> Non
         World.detect(environ)
 
 
+class Group:
+    """The parts of torch.distributed that are asked."""
+
+    def __init__(self, rank: int, num_ranks: int) -> None:
+        self.get_rank, self.get_world_size = (lambda: rank), (lambda: num_ranks)
+        self.is_available = self.is_initialized = lambda: True
+
+
+@pytest.mark.parametrize(
+    ('environ', 'ranks_per_node', 'warned'),
+    [
+        ({}, 4, False),
+        # Lightning's own launcher
+        ({'WORLD_SIZE': '4', 'LOCAL_RANK': '3', 'NODE_RANK': '0'}, 4, False),
+        ({'WORLD_SIZE': '4', 'LOCAL_RANK': '1', 'NODE_RANK': '1'}, 4, True),
+        ({'WORLD_SIZE': '4', 'RANK': '', 'LOCAL_WORLD_SIZE': '2', 'NODE_RANK': '1'}, 2, False),
+        ({'RANK': '3', 'WORLD_SIZE': '4', 'LOCAL_WORLD_SIZE': '2'}, 2, False),
+    ],
+)
+def test_a_process_group_knows_what_the_launcher_does_not_say(
+    environ: dict[str, str], ranks_per_node: int, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'LOCAL_RANK', 'NODE_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, 'torch.distributed', Group(3, 4))
+    assert World.detect() == World(rank=3, num_ranks=4, ranks_per_node=ranks_per_node)
+    assert ('LOCAL_WORLD_SIZE' in caplog.text) == warned
+    monkeypatch.setenv('RANK', '2')
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    with pytest.raises(WorldError, match='rank 3 of 4, the environment says rank 2 of 4'):
+        World.detect()
+
+
 @dataclass
 class Mesh:
     """The parts of a DeviceMesh that matter, for layouts of more ranks than a test can start."""

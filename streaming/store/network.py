@@ -119,7 +119,8 @@ def proxy_of(settings: TransportSettings, endpoint: str) -> str:
         return settings.proxy
     parts = urlsplit(endpoint)
     proxy = getproxies().get(parts.scheme) or getproxies().get('all') or ''
-    if not proxy or proxy_bypass(parts.hostname or ''):
+    # With its port: NO_PROXY may name one.
+    if not proxy or proxy_bypass(parts.netloc.rpartition('@')[2]):
         return ''
     return proxy if '://' in proxy else f'http://{proxy}'
 

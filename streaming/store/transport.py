@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 
@@ -255,7 +255,10 @@ class _Pool:
         }
         if parts.scheme == 'https':
             keywords['ssl_context'] = trust(settings)
-        manager = urllib3.ProxyManager(proxy, **keywords) if proxy else urllib3.PoolManager(**keywords)
+        if proxy:
+            manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=_proxy_headers(proxy), **keywords)
+        else:
+            manager = urllib3.PoolManager(**keywords)
         self._manager = manager
         self.urllib3 = manager.connection_from_url(endpoint)
         self.absolute = bool(proxy) and parts.scheme == 'http'
@@ -316,6 +319,14 @@ def _shut(open_socket: socket.socket | None) -> None:
     if open_socket is not None:
         with suppress(OSError):  # the other side has closed it already
             open_socket.shutdown(socket.SHUT_RDWR)
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    """What a proxy is told of who comes: the user and the password in its URL."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    return urllib3.make_headers(proxy_basic_auth=f'{unquote(parts.username)}:{unquote(parts.password or "")}')
 
 
 def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:

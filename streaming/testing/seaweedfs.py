@@ -65,6 +65,8 @@ class SeaweedFS:
                     program, 'server', f'-dir={folder}', '-ip=127.0.0.1', '-ip.bind=127.0.0.1', '-s3',
                     f'-s3.config={folder}/id.json', f'-s3.port={s3}', f'-master.port={master}', f'-volume.port={volume}',
                     f'-filer.port={filer}', '-master.volumeSizeLimitMB=256', '-volume.max=20',
+                    # On ports that every server would want.
+                    '-s3.port.iceberg=0', '-s3.port.lance=0',
                 ],
                 stdout=log,
                 stderr=log,

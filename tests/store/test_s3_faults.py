@@ -269,7 +269,7 @@ def test_for_ever(rules: list[Rule], url: str, store: Store, fault: str, operati
 
 
 def test_a_clock_that_is_off(rules: list[Rule], store: Store) -> None:
-    """One error: boto3 signs, and does not set its clock by the answer."""
+    """One error: as with boto3, no clock is set by the answer."""
     for operation, (run, where) in OPERATIONS.items():
         rules.append(Rule('status', **where, status=403, code='RequestTimeTooSkewed', times=None))
         began = time.monotonic()

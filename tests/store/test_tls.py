@@ -178,6 +178,13 @@ def test_s3_over_tls(moto_endpoint: str, s3_bucket: str, tmp_path: Path, monkeyp
             assert by_environment.get('key') == b'x'
             by_environment.close()
             monkeypatch.delenv(name)
+        (tmp_path / 'config').write_text(f'[default]\nca_bundle = {certificate}\n')
+        monkeypatch.setenv('AWS_CONFIG_FILE', str(tmp_path / 'config'))
+        by_profile = open_store(url)
+        by_profile.put('key', b'y')
+        assert by_profile.get('key') == b'y'
+        by_profile.close()
+        monkeypatch.delenv('AWS_CONFIG_FILE')
         distrustful = open_store(url)
         with pytest.raises(StoreError, match=r's3://.*key: the server.s certificate is not to be trusted.*ca_bundle'):
             distrustful.get('key')

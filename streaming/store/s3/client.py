@@ -1,8 +1,10 @@
 """boto3's client, made for us, and its errors, made ours."""
 
+import base64
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -20,19 +22,42 @@ from streaming.errors import (
 from streaming.store.network import ca_bundle_of, network_error, parse_retry_after
 from streaming.store.s3.options import S3Options
 
-__all__ = ['make_client', 'translated']
+__all__ = ['LogIn', 'customer_key', 'error_of', 'is_elsewhere', 'is_stale', 'log_in', 'parse_refusal', 'translated']
 
 _REJECTED = frozenset({
     'InvalidAccessKeyId', 'SignatureDoesNotMatch', 'ExpiredToken', 'InvalidToken', 'TokenRefreshRequired', 'InvalidSecurity',
     'RequestTimeTooSkewed', 'AuthorizationHeaderMalformed',
 })  # fmt: skip
+# Refusals that credentials renewed since may mend, and those of a bucket that is in another region. 400: all that the answer to a
+# HEAD says of either.
+_STALE = frozenset({'ExpiredToken', 'InvalidToken', 'TokenRefreshRequired', 'InvalidAccessKeyId', '400'})
+_ELSEWHERE = frozenset({'PermanentRedirect', 'AuthorizationHeaderMalformed', 'IllegalLocationConstraintException', '400'})
 _THROTTLED = frozenset({'SlowDown', 'Throttling', 'ThrottlingException', 'RequestLimitExceeded', 'TooManyRequests'})
 # Refusals with a status of 4xx that another try mends: bytes were lost or changed on their way.
 _PASSING = frozenset({'RequestTimeout', 'IncompleteBody', 'BadDigest', 'ConditionalRequestConflict', 'OperationAborted'})
 
 
-def make_client(options: S3Options, *, unsigned: bool) -> Any:
-    """A client of boto3 that tries once, with a pool for as many threads as may come.
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """What boto3 has found.
+
+    Args:
+        client: Of boto3.
+        credentials: That it signs with; None where it does not sign, or has none.
+        ca_bundle: File with the certificates to trust; None for the usual ones.
+    """
+
+    client: Any
+    credentials: Any = field(repr=False)
+    ca_bundle: str | None
+
+    def freeze(self) -> Any:
+        """The credentials of now: ``access_key``, ``secret_key``, ``token``. boto3 renews those that are about to expire."""
+        return None if self.credentials is None else self.credentials.get_frozen_credentials()
+
+
+def log_in(options: S3Options, *, unsigned: bool) -> LogIn:
+    """Make a client of boto3 that tries once, with a pool for as many threads as may come.
 
     Raises:
         CredentialsError: there is no such profile.
@@ -74,9 +99,12 @@ def make_client(options: S3Options, *, unsigned: bool) -> Any:
             aws_session_token=options.session_token,
         )
         region = session.region_name or 'us-east-1'
-        # boto3 knows of no other variable than this one.
-        bundle = limits.ca_bundle or os.environ.get('AWS_CA_BUNDLE') or ca_bundle_of(limits)
-        return session.client('s3', region_name=region, endpoint_url=options.endpoint, verify=bundle, config=Config(**settings))
+        # boto3 knows of AWS_CA_BUNDLE and the profile's entry only.
+        bundle = (
+            limits.ca_bundle or os.environ.get('AWS_CA_BUNDLE') or ca_bundle_of(limits) or core.get_config_variable('ca_bundle')
+        )
+        client = session.client('s3', region_name=region, endpoint_url=options.endpoint, verify=bundle, config=Config(**settings))
+        return LogIn(client, None if unsigned else session.get_credentials(), bundle)
     except (BotoCoreError, ValueError) as error:
         raise CredentialsError(f'{options.url}: {error}') from error
 
@@ -97,11 +125,12 @@ def _has_endpoint(options: S3Options) -> bool:
 def translated(what: str, options: S3Options) -> Iterator[None]:
     """Turn what boto3 says into the errors of a store."""
     from botocore import exceptions
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
     except exceptions.ClientError as error:
-        raise _error_of(error.response, what, options) from error
+        raise error_of(error.response, what, options) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError) as error:
         raise CredentialsError(f'{what}: {error}; boto3 looks at options, AWS_* variables, ~/.aws and the instance') from error
     except (exceptions.TokenRetrievalError, exceptions.UnauthorizedSSOTokenError, exceptions.MetadataRetrievalError) as error:
@@ -111,12 +140,41 @@ def translated(what: str, options: S3Options) -> Iterator[None]:
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
         inner = error.kwargs.get('error')
         raise network_error(inner if isinstance(inner, Exception) else error, what, options.transport) from error
+    except ResponseParserError as error:
+        raise UnavailableError(f'{what}: the answer is not one of the service') from error
     except (exceptions.BotoCoreError, OSError) as error:
         raise StoreError(f'{what}: {error}') from error
 
 
-def _error_of(response: Mapping[str, Any], what: str, options: S3Options) -> StoreError | CorruptError:
-    """The error that an answer of the service means."""
+def is_stale(response: Mapping[str, Any]) -> bool:
+    """Whether a refusal may be one of credentials that have been renewed since."""
+    return response.get('Error', {}).get('Code') in _STALE
+
+
+def is_elsewhere(response: Mapping[str, Any]) -> bool:
+    """Whether a refusal may mean that the bucket is in another region, where boto3 finds it."""
+    status = response['ResponseMetadata']['HTTPStatusCode']
+    return status in (301, 302, 307) or response['Error'].get('Code') in _ELSEWHERE
+
+
+def customer_key(options: S3Options) -> dict[str, Any]:
+    """SSE-C, as arguments of boto3's calls; it encodes the key again, and adds its hash."""
+    if options.sse_customer_key is None:
+        return {}
+    return {'SSECustomerAlgorithm': 'AES256', 'SSECustomerKey': base64.b64decode(options.sse_customer_key)}
+
+
+def parse_refusal(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """What boto3 makes of an answer that is an error."""
+    from botocore.parsers import create_parser
+
+    parser: Any = create_parser('rest-xml')
+    found: dict[str, Any] = parser.parse({'status_code': status, 'headers': headers, 'body': body}, None)
+    return found
+
+
+def error_of(response: Mapping[str, Any], what: str, options: S3Options) -> StoreError | CorruptError:
+    """The error that an answer of the service means, as boto3 parses it."""
     metadata = response.get('ResponseMetadata', {})
     status = int(metadata.get('HTTPStatusCode', 0))
     headers: Mapping[str, str] = metadata.get('HTTPHeaders', {})

@@ -1,25 +1,24 @@
 """Objects in an S3 bucket.
 
-boto3 finds the credentials and signs; bodies are read from its connections by our own loop (counted, into the caller's buffer,
-held to a floor on throughput). boto3's retries are off, ours are around this.
+Reads go over our own connections (counted, into the caller's buffer, held to a floor on throughput), all else through boto3 (see
+`session`). boto3's retries are off, ours are around this.
 """
 
 import base64
 import hashlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from streaming.errors import CorruptError, CredentialsError, NotFoundError, UnavailableError
+from streaming.errors import CorruptError, NotFoundError, UnavailableError
 from streaming.store.parts import Part, PartsStore
 from streaming.store.protocol import ObjectInfo, check_key, check_prefix, check_range
 from streaming.store.ranges import WHOLE, range_header, read_range, read_whole
-from streaming.store.s3.client import make_client, translated
+from streaming.store.s3.client import customer_key
 from streaming.store.s3.options import S3Options
-from streaming.store.transport import OpenConnections, Response
+from streaming.store.s3.session import Session
 
 __all__ = ['S3Store']
 
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 class S3Store(PartsStore):
     """A bucket, or a prefix in it.
 
-    No request is made and nothing is imported before the first call. It pickles without anything live; each process has a client
+    No request is made and nothing is imported before the first call. It pickles without anything live; each process has a session
     of its own.
 
     Args:
@@ -46,7 +45,7 @@ class S3Store(PartsStore):
         self.url = options.url
         self.single_put_bytes = options.single_put_bytes
         self.part_bytes = options.part_bytes
-        self._by_process: dict[int, _Client] = {}
+        self._by_process: dict[int, Session] = {}
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, object]) -> 'S3Store':
@@ -63,31 +62,28 @@ class S3Store(PartsStore):
     def __setstate__(self, options: S3Options) -> None:
         self.__init__(options)  # type: ignore[misc]
 
-    def _client(self) -> '_Client':
+    def _session(self) -> Session:
         pid = os.getpid()
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, _Client(self.options))
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, Session(self.options))
 
-    def _call(self, operation: str, what: str, key: str | None = None, **arguments: Any) -> Any:
-        """Make a request through boto3."""
-        arguments['Bucket'] = self.options.bucket
-        if key is not None:
-            arguments['Key'] = self.options.prefix + key
-        if self.options.requester_pays:
-            arguments['RequestPayer'] = 'requester'
-        return self._client().call(operation, what, arguments)
+    def _name(self, key: str) -> str:
+        return self.options.prefix + check_key(key)
+
+    def _call(self, operation: str, what: str, key: str, **arguments: Any) -> Any:
+        """Make a request for an object through boto3."""
+        return self._session().call(operation, what, Key=self._name(key), **arguments)
 
     # Reading
 
     def head(self, key: str) -> ObjectInfo:
-        found = self._call('head_object', f'HEAD {self.url_of(key)}', check_key(key), **self._customer_key())
-        return ObjectInfo(key, int(found['ContentLength']), found.get('ETag'))
+        return ObjectInfo(key, *self._session().head(self._name(key), f'HEAD {self.url_of(key)}'))
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
-        what = f'GET {self.url_of(key)}'
+        what, name = f'GET {self.url_of(key)}', self._name(key)
         try:
-            opened = self._open(key, what, Range=WHOLE)
+            opened = self._session().get(name, what, span=WHOLE)
         except CorruptError:
-            opened = self._open(key, what)  # it is empty
+            opened = self._session().get(name, what)  # it is empty
         with opened as response:
             data = read_whole(response, limit_bytes, what)
             etag = response.headers.get('etag', '')
@@ -109,16 +105,10 @@ class S3Store(PartsStore):
     ) -> ObjectInfo | None:
         check_range(start, buffer)
         what = f'GET {self.url_of(key)}, bytes {start} to {start + len(buffer)}'
-        condition = {'IfMatch': if_match} if if_match is not None else {}
-        with self._open(key, what, Range=range_header(start, len(buffer)), **condition) as response:
+        span = range_header(start, len(buffer))
+        with self._session().get(self._name(key), what, span=span, if_match=if_match) as response:
             size = read_range(response, start, buffer, on_bytes, what)
             return None if size is None else ObjectInfo(key, size, response.headers.get('etag'))
-
-    def _open(self, key: str, what: str, **arguments: str) -> Response:
-        """The answer to a GET, with its body to come."""
-        answer = self._call('get_object', what, check_key(key), **self._customer_key(), **arguments)
-        # boto3's body hides how many bytes came of one receive; the connection's own answer is behind it.
-        return Response(answer['Body']._raw_stream, what, self.options.transport)
 
     def list(self, prefix: str = '', *, after: str = '') -> Iterator[ObjectInfo]:
         check_prefix(prefix)
@@ -130,7 +120,7 @@ class S3Store(PartsStore):
         if after:
             arguments['StartAfter'] = root + after
         while True:
-            page = self._call('list_objects_v2', what, **arguments)
+            page = self._session().call('list_objects_v2', what, **arguments)
             for item in page.get('Contents', ()):
                 key = str(item['Key'])[len(root) :]
                 # The folders that consoles make are empty objects whose names end in a slash.
@@ -150,14 +140,14 @@ class S3Store(PartsStore):
             Body=data,
             ContentMD5=base64.b64encode(_md5(data)).decode(),
             **_condition(overwrite),
-            **self._customer_key(),
+            **customer_key(self.options),
             **self._managed_key(),
         )
         return ObjectInfo(key, len(data), found.get('ETag'))
 
     def begin_parts(self, key: str, *, overwrite: bool) -> str:
         what = f'begin the upload of {self.url_of(key)}'
-        found = self._call('create_multipart_upload', what, key, **self._customer_key(), **self._managed_key())
+        found = self._call('create_multipart_upload', what, key, **customer_key(self.options), **self._managed_key())
         upload: str = found['UploadId']
         return upload
 
@@ -171,7 +161,7 @@ class S3Store(PartsStore):
             PartNumber=number,
             Body=data,
             ContentMD5=base64.b64encode(md5).decode(),
-            **self._customer_key(),
+            **customer_key(self.options),
         )
         return Part(number, found['ETag'], md5)
 
@@ -208,68 +198,14 @@ class S3Store(PartsStore):
         self._call('delete_object', f'DELETE {self.url_of(key)}', check_key(key))
 
     def close(self) -> None:
-        client = self._by_process.pop(os.getpid(), None)
-        if client is not None:
-            client.close()
-
-    def _customer_key(self) -> dict[str, Any]:
-        if self.options.sse_customer_key is None:
-            return {}
-        # boto3 encodes it again, and adds its hash.
-        return {'SSECustomerAlgorithm': 'AES256', 'SSECustomerKey': base64.b64decode(self.options.sse_customer_key)}
+        session = self._by_process.pop(os.getpid(), None)
+        if session is not None:
+            session.close()
 
     def _managed_key(self) -> dict[str, str]:
         if self.options.kms_key_id is None:
             return {}
         return {'ServerSideEncryption': 'aws:kms', 'SSEKMSKeyId': self.options.kms_key_id}
-
-
-class _Client:
-    """One process's client of boto3, and its connections."""
-
-    def __init__(self, options: S3Options) -> None:
-        self._options = options
-        self._lock = threading.Lock()
-        self._boto: Any = None
-        self._unsigned = options.unsigned
-        self._connections = OpenConnections()
-
-    def call(self, operation: str, what: str, arguments: dict[str, Any]) -> Any:
-        from botocore.exceptions import NoCredentialsError
-
-        while True:
-            client = self._get()
-            try:
-                with translated(what, self._options):
-                    return getattr(client, operation)(**arguments)
-            except CredentialsError as error:
-                if self._unsigned is None and isinstance(error.__cause__, NoCredentialsError):
-                    logger.info('%s: boto3 finds no credentials; asking without any, as for a public bucket', self._options.url)
-                    with self._lock:
-                        self._unsigned, self._boto = True, None
-                    continue
-                raise
-
-    def _get(self) -> Any:
-        with self._lock:
-            if self._boto is None:
-                self._boto = make_client(self._options, unsigned=bool(self._unsigned))
-                _watch(self._connections, self._boto)
-            return self._boto
-
-    def close(self) -> None:
-        self._connections.shut()
-        with self._lock:
-            if self._boto is not None:
-                self._boto.close()
-
-
-def _watch(connections: OpenConnections, client: Any) -> None:
-    """Remember the connections that a client of boto3 makes."""
-    session = client._endpoint.http_session
-    connections.watch_manager(session._manager)
-    # The managers of proxies are made on first use, of the same classes.
-    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme
 
 
 def _condition(overwrite: bool) -> dict[str, str]:

@@ -6,11 +6,12 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from streaming.batches import collate, why_not_whole
 from streaming.dataset import StreamingDataset, WholeBatches
 from streaming.errors import ArgumentError
+from streaming.handover import Handover
 from streaming.progress import Begun
 
 __all__ = ['StreamingDataLoader']
@@ -66,16 +67,27 @@ class StreamingDataLoader(DataLoader[Any]):
             self._source = self._make_source(dataset)
         whole = None if self._source is self else WholeBatches(self.drop_last)
         with dataset.in_pool(self._pool, whole):
-            batches = super().__iter__() if whole is None else self._iterate_whole(dataset, self._source)
+            batches = self._start(self) if whole is None else self._iterate_whole(dataset, self._source)
         self._begun, self._delivered = begun, 0
         return self._deliver(batches, begun)
 
     def _iterate_whole(self, dataset: StreamingDataset, source: DataLoader[Any]) -> Iterator[Any]:
         if self.num_workers or self.pin_memory:
-            return iter(source)
+            return self._start(source)
         # Nothing is left that torch's iterator would do, except to draw a seed: what is random after it stays what it was.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         return map(collate, dataset)
+
+    def _start(self, source: DataLoader[Any]) -> Iterator[Any]:
+        """The iterator of torch. New workers hand over batches by memory of ours where no two tensors can be in one place."""
+        function = source.collate_fn
+        is_new = self.num_workers > 0 and not self._round
+        if is_new and Handover.is_possible() and function in (collate, default_collate):
+            source.collate_fn = Handover(function, self.num_workers, source.prefetch_factor or 1)
+        try:
+            return DataLoader.__iter__(source)
+        finally:
+            source.collate_fn = function  # the iterator keeps its own
 
     def _make_source(self, dataset: StreamingDataset) -> DataLoader[Any]:
         """What makes the batches: a loader that takes them whole from the dataset, else this one, which collates samples."""

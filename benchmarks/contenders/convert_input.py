@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -36,12 +37,21 @@ def _cpu_seconds() -> float:
 
 
 def make(folder: str, workload: str, size: int) -> dict[str, Any]:
-    """Write an input; says how many records and megabytes it has."""
+    """Write an input, unless an earlier run has left it there; says how many records and megabytes it has."""
+    said = f'{folder}.json'
+    if os.path.exists(said):
+        with open(said) as file:
+            return dict(json.load(file))
+    shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     makers = {'parquet': _make_parquet, 'jpeg': _make_jpegs, 'jsonl.zst': _make_lines}
     count = makers[workload](folder, size)
     total = sum(os.path.getsize(path) for path in glob.glob(f'{folder}/**', recursive=True) if os.path.isfile(path))
-    return {'value': count, 'megabytes': round(total / 1e6)}
+    made = {'value': count, 'megabytes': round(total / 1e6)}
+    # Last: what was interrupted is made again.
+    with open(said, 'w') as file:
+        json.dump(made, file)
+    return made
 
 
 def _texts(seed: int) -> Iterator[str]:

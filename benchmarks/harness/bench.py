@@ -48,6 +48,7 @@ class Bench:
         size: One of `SIZES`.
         folder: Where data may be written; emptied at the end.
         workloads: Those to run.
+        inputs: Where inputs that take long to make may stay for other runs; None where they may not.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Bench:
         self.size: str = parsed.size
         self.rounds: int = parsed.rounds or (1 if self.size == 'tiny' else 3)
         self.workloads: list[str] = parsed.workloads
+        self.inputs: Path | None = parsed.inputs and parsed.inputs.absolute()
         self._only: list[str] | None = parsed.only
         self._out: Path | None = parsed.out
         self._stack = ExitStack()
@@ -228,6 +230,11 @@ def _parse(stage: str, doc: str | None, workloads: Sequence[str], arguments: Seq
     parser.add_argument('--only', nargs='+', metavar='CONTENDER', help='default: ours, limit and the peers that are there')
     parser.add_argument('--workloads', nargs='+', choices=workloads or None, default=list(workloads), help='default: all')
     parser.add_argument('--folder', type=Path, help='where to write the data. Default: where temporary files go')
+    parser.add_argument(
+        '--inputs',
+        type=Path,
+        help='a folder for inputs that take long to make, where the next run finds them. Default: none stay',
+    )
     parser.add_argument('--out', type=Path, help='append the lines to this file too')
     parser.add_argument(
         '--bench',

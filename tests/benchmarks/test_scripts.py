@@ -37,3 +37,17 @@ def test_it_runs_for_ours_alone(script: str, tmp_path: Path) -> None:
         assert result['value'] >= 0
         assert result.get('ours_over', 1) == 1 or result['contender'] != 'ours'
     assert not list(tmp_path.iterdir())
+
+
+def test_inputs_stay_for_the_next_run(tmp_path: Path) -> None:
+    inputs = tmp_path / 'inputs'
+    command = [sys.executable, str(BENCHMARKS / 'convert.py'), '--size', 'tiny', '--only', 'ours', '--workloads', 'jpeg']
+    command += ['--folder', str(tmp_path), '--inputs', 'inputs']
+    times = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])['value'] > 0
+        times.append({path: path.stat().st_mtime_ns for path in inputs.rglob('*.jpg')})
+    assert times[0] == times[1] and len(times[0]) == 200
+    assert list(tmp_path.iterdir()) == [inputs]

@@ -162,15 +162,23 @@ def _walk(
     identity = (here.st_dev, here.st_ino)
     if identity in above:
         return  # a symbolic link to one of its own parents
+    all_match = base.startswith(prefix)
     for key, entry in found:
-        if not (key.startswith(prefix) or prefix.startswith(key)):
+        if not all_match and not (key.startswith(prefix) or prefix.startswith(key)):
             continue
         if key.endswith('/'):
             if key > after or after.startswith(key):
                 yield from _walk(folder / entry.name, key, prefix, after, (*above, identity))
-        elif key.startswith(prefix) and key > after and not _TEMPORARY.fullmatch(entry.name):
-            with suppress(FileNotFoundError):  # deleted since, or a dangling link
-                yield key, entry.stat()
+        elif key > after and (all_match or key.startswith(prefix)) and not _is_temporary(entry.name):
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # deleted since, or a dangling link
+                continue
+            yield key, status
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith('.') and _TEMPORARY.fullmatch(name) is not None
 
 
 def _write(path: Path, source: bytes | Path) -> os.stat_result:

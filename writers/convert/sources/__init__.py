@@ -9,7 +9,7 @@ from typing import Any
 from streaming.errors import ArgumentError
 from streaming.writers.convert.named import load_named
 from streaming.writers.convert.sources.base import BadRecord, Batch, Range, Source, Wanted
-from streaming.writers.convert.sources.files import Files, InputFile, has_suffix
+from streaming.writers.convert.sources.files import Files, InputFile
 
 __all__ = [
     'BadRecord',
@@ -143,11 +143,14 @@ def _kind_of(files: Iterable[InputFile], url: str) -> str:
         ArgumentError: the names do not say it.
     """
     names = [file.key for file in files]
+    tops = {name.rpartition('/')[2] for name in names if name.count('/') <= 1}
     for mark, kind in _marks.items():
-        if any(name.rpartition('/')[2] == mark and name.count('/') <= 1 for name in names):
+        if mark in tops:
             return kind
+    # All names are looked at for each kind, and there may be millions.
+    lowered = list(map(str.lower, names))
     for kind, suffixes in _suffixes.items():
-        if any(has_suffix(name, suffixes) for name in names):
+        if any(name.endswith(suffixes) for name in lowered):
             return kind
     raise ArgumentError(
         f'what {url} holds cannot be told from the names of its {len(names)} files ({names[0]}...); '

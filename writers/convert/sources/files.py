@@ -18,7 +18,7 @@ from streaming.store.protocol import ObjectInfo, Store
 from streaming.store.retry import RetryStore
 from streaming.writers.destination import INDEX
 
-__all__ = ['Files', 'InputFile', 'has_suffix', 'join_url', 'split_url']
+__all__ = ['Files', 'InputFile', 'join_url', 'split_url']
 
 # Bytes asked of a remote store in one request.
 _READ_BYTES = 8 << 20
@@ -55,11 +55,6 @@ def join_url(location: str, key: str) -> str:
     """The location of something below another."""
     plain, query = split_url(location)
     return f'{plain.rstrip("/")}/{key}{query}' if key else location
-
-
-def has_suffix(key: str, suffixes: Sequence[str]) -> bool:
-    """Whether a key ends in one of some suffixes, in whatever case."""
-    return key.lower().endswith(tuple(suffixes))
 
 
 class Files:
@@ -104,7 +99,8 @@ class Files:
             NotFoundError: there is none.
         """
         files = self.find()
-        chosen = files if len(files) == 1 else [file for file in files if has_suffix(file.key, suffixes)]
+        ends = tuple(suffixes)
+        chosen = files if len(files) == 1 else [file for file in files if file.key.lower().endswith(ends)]
         if not chosen:
             raise NotFoundError(f'{self.url} holds no file that ends in {", ".join(suffixes)}, among {len(files)} others')
         self._found = chosen
@@ -151,16 +147,22 @@ class Files:
         store = self.store(place)
         return store.inner if isinstance(store, RetryStore) else store
 
-    def read(self, place: int, key: str) -> bytes:
-        """A whole file."""
+    def read(self, place: int, key: str, size: int = 0) -> bytes:
+        """A whole file.
+
+        Args:
+            place: Number of the place where it lies.
+            key: Its key there.
+            size: Its bytes, when it was listed. Default: 0, nobody knows.
+        """
         root = self._roots.get(place)
         if root is None:
             path = self.path(place, '')
             root = self._roots[place] = '' if path is None else f'{path}{os.sep}'
         if root:
             # Many small files of this machine: what a store does around opening one takes longer than reading it.
-            with suppress(OSError), open(root + key, 'rb', buffering=0) as file:
-                return file.readall()
+            with suppress(OSError):
+                return _read_here(root + key, size)
         return self.store(place).get(key)
 
     def open(self, place: int, key: str) -> BinaryIO:
@@ -257,8 +259,25 @@ class Files:
         return {**self.__dict__, '_stores': {}, '_found': None}
 
 
+def _read_here(path: str, size: int) -> bytes:
+    """A file of this machine, in three calls of the system if it is as long as it was.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # One byte more: what comes back shorter than was asked for has met the end.
+        data = os.read(descriptor, size + 1)
+        while len(data) != size and (more := os.read(descriptor, _READ_BYTES)):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
 def _is_hidden(key: str) -> bool:
-    return any(part.startswith(('.', '_')) for part in key.split('/'))
+    return key.startswith(('.', '_')) or '/.' in key or '/_' in key
 
 
 def _split_glob(plain: str) -> tuple[str, str]:

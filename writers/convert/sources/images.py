@@ -5,7 +5,7 @@ from typing import Any
 
 from streaming.errors import ArgumentError
 from streaming.writers.convert.sources.base import BadRecord
-from streaming.writers.convert.sources.files import Files, InputFile, has_suffix
+from streaming.writers.convert.sources.files import Files, InputFile
 from streaming.writers.convert.sources.whole import WholeFileSource
 
 __all__ = ['ImageSource']
@@ -45,12 +45,12 @@ class ImageSource(WholeFileSource):
             )
         classes = sorted({parts[self._depth] for parts in folders if len(parts) > self._depth})
         self._labels = {name: label for label, name in enumerate(classes)}
-        keys = [file.key for file in self._chosen]
+        keys = [file.key.lower() for file in self._chosen]
         self._encoding = (
             'jpeg'
-            if all(has_suffix(key, ('.jpg', '.jpeg')) for key in keys)
+            if all(key.endswith(('.jpg', '.jpeg')) for key in keys)
             else 'png'
-            if all(has_suffix(key, ('.png',)) for key in keys)
+            if all(key.endswith('.png') for key in keys)
             else 'bytes'
         )
 

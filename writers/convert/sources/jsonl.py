@@ -66,7 +66,7 @@ def _records(text: bytes) -> list[Any]:
         records = _decode_lines(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         records = []
-    if records and all(type(record) is dict for record in records):
+    if set(map(type, records)) == {dict}:
         return records
     return [_record(line) for line in text.split(b'\n') if line.strip()]
 

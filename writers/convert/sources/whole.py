@@ -105,9 +105,9 @@ class WholeFileSource(Source):
             yield Batch(records, names.__getitem__, size)
 
     def _read(self, piece: Range, item: tuple[str, int, Any]) -> Mapping[str, Any] | BadRecord:
-        key, _, about = item
+        key, size, about = item
         try:
-            return self.record(key, self._files.read(piece.place, key), about)
+            return self.record(key, self._files.read(piece.place, key, size), about)
         except StoreError:
             raise
         except ValueError as error:

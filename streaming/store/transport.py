@@ -20,6 +20,7 @@ import urllib3
 
 from streaming.errors import CorruptError, UnavailableError
 from streaming.store.network import NETWORK_ERRORS, TransportSettings, network_error, proxy_of, trust
+from streaming.store.wire import Answer, request_on_open_connection
 
 __all__ = ['OpenConnections', 'Response', 'Transport']
 
@@ -38,12 +39,13 @@ class Response:
         size: Bytes of the body, None where the server does not say.
     """
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, what: str, settings: TransportSettings) -> None:
+    def __init__(self, raw: urllib3.BaseHTTPResponse | Answer, what: str, settings: TransportSettings) -> None:
         self._raw = raw
         self._what = what
         self._settings = settings
         self.status = raw.status
-        self.headers = {name.lower(): value for name, value in raw.headers.items()}
+        # Those of an Answer are in lower case.
+        self.headers = raw.headers if isinstance(raw, Answer) else {name.lower(): value for name, value in raw.headers.items()}
         length = self.headers.get('content-length', '')
         self.size = int(length) if length.isdigit() and 'transfer-encoding' not in self.headers else None
         self._finished = False
@@ -52,7 +54,7 @@ class Response:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._finished:
+        if not self._finished or self.headers.get('connection', '').lower() == 'close':
             self._raw.close()
         self._raw.release_conn()
 
@@ -111,12 +113,13 @@ class Response:
                 self._finish()
             return whole.getvalue()
         pace = _Pace(self._settings, self._what)
+        raw: Any = self._raw
         chunks: list[bytes] = []
         total = 0
         while True:
             try:
                 # urllib3 takes chunks apart, and raises if the last one is missing.
-                chunk = self._raw.read1(1 << 16)
+                chunk = raw.read1(1 << 16)
             except NETWORK_ERRORS as error:
                 raise network_error(error, self._what, self._settings) from error
             if not chunk:
@@ -142,14 +145,17 @@ class Response:
 
     def _receiver(self) -> Callable[[memoryview], int]:
         """What puts the bytes of one receive into a buffer: the socket's own reader, where it can be got at, without a copy."""
-        stream: Any = getattr(getattr(self._raw, '_fp', None), 'fp', None)
+        raw: Any = self._raw
+        if isinstance(raw, Answer):
+            return raw.receive
+        stream: Any = getattr(getattr(raw, '_fp', None), 'fp', None)
         plain = self.size is not None and hasattr(stream, 'readinto1')
         if plain:
             receive: Callable[[memoryview], int] = stream.readinto1
             return receive
 
         def copy(buffer: memoryview) -> int:
-            data = self._raw.read1(len(buffer))
+            data = raw.read1(len(buffer))
             buffer[: len(data)] = data
             return len(data)
 
@@ -214,21 +220,30 @@ class Transport:
         """
         pool = self._pool()
         try:
-            raw = pool.urllib3.urlopen(
-                method,
-                self.endpoint + target if pool.absolute else target,
-                body=body,
-                headers=dict(headers),
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-                pool_timeout=self.settings.timeout_s,  # type: ignore[arg-type]  # seconds, as a float too
-            )
+            raw: urllib3.BaseHTTPResponse | Answer | None = None
+            if body is None and not pool.absolute:
+                raw = request_on_open_connection(pool.urllib3, method, target, headers, self.settings.timeout_s)
+            if raw is None:
+                raw = self._request_by_urllib3(pool, method, target, headers, body)
         except NETWORK_ERRORS as error:
             raise network_error(error, what, self.settings) from error
         return Response(raw, what, self.settings)
+
+    def _request_by_urllib3(
+        self, pool: '_Pool', method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> urllib3.BaseHTTPResponse:
+        return pool.urllib3.urlopen(
+            method,
+            self.endpoint + target if pool.absolute else target,
+            body=body,
+            headers=dict(headers),
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+            pool_timeout=self.settings.timeout_s,  # type: ignore[arg-type]  # seconds, as a float too
+        )
 
     def close(self) -> None:
         """Close the connections; reads under way in other threads break off."""

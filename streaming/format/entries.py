@@ -1,25 +1,33 @@
 """Reading an index: nothing in it is believed before it was checked.
 
 Names that lead out of the dataset, sizes and counts that cannot be, files that two shards share, keys that stand twice: each is
-an error that names the index and the shard. Most shards of an index have all but their sizes and names in common, so what they
-share is looked at once.
+an error that names the index and the shard. Most shards of an index have all but their sizes and names in common: what they
+share is looked at once, and those of one layout are looked at together.
 """
 
 import json
 import re
-from array import array
 from typing import Any, NoReturn
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from streaming.errors import FormatError
 from streaming.format.columns import unknown_extensions
+from streaming.format.layout import Layout
 from streaming.format.shard import FILES, FORMATS, INDEX_VERSION, SCHEMA_KEYS, FileInfo, ShardInfo
 
 __all__ = ['Entries', 'read_entry', 'read_index']
 
 _MOST_BYTES = 1 << 62
 _MOST_SHARD_BYTES = (1 << 32) - 1
+
+# Entries that are looked at together: their texts stay in the processor's cache. Fewer than the least are quicker one by one.
+_MOST_ROWS = 2048
+_LEAST_ROWS = 16
+# Of entries of the same length. Each costs a check of its first entry, and a comparison of all that are left.
+_MOST_LAYOUTS = 16
 
 
 class _Version(msgspec.Struct):
@@ -53,6 +61,11 @@ class _Brief(msgspec.Struct, gc=False):
     newline: str | None = None
     separator: str | None = None
 
+    def files(self) -> dict[str, _BriefFile]:
+        """The files that it names, by key."""
+        files = {'raw_data': self.raw_data, 'raw_meta': self.raw_meta, 'zip_data': self.zip_data, 'zip_meta': self.zip_meta}
+        return {key: file for key, file in files.items() if file is not None}
+
     def shared(self) -> tuple[Any, ...]:
         """All that a shard has in common with the others of its writer."""
         texts = (self.hashes, self.column_names, self.column_encodings, self.column_sizes, self.columns)
@@ -75,6 +88,28 @@ _is_plain = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}').fullmatch
 _find_keys = re.compile(rb'"[ \t\r\n]*:').findall
 
 
+def _find_version(data: bytes) -> Any:
+    """The version that an index has, if that alone can be read."""
+    try:
+        version = msgspec.json.decode(data, type=_Version).version
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return INDEX_VERSION  # what is wrong is said with the rest
+    return INDEX_VERSION if version is msgspec.UNSET else version
+
+
+def _address(data: bytes | msgspec.Raw) -> int:
+    return int(np.frombuffer(data, np.uint8).__array_interface__['data'][0])
+
+
+def _without(data: bytes, texts: list[msgspec.Raw]) -> bytes:
+    """An index without its entries; with them, where they are no slices of its text."""
+    if not texts:
+        return data
+    begin, end = (_address(text) - _address(data) for text in (texts[0], texts[-1]))
+    end += len(texts[-1])
+    return data[:begin] + data[end:] if 0 < begin < end < len(data) else data
+
+
 def _count_keys(value: Any) -> int:
     if isinstance(value, dict):
         return len(value) + sum(map(_count_keys, value.values()))
@@ -86,23 +121,22 @@ class Entries:
 
     Args:
         texts: The entries.
+
+    Attributes:
+        samples: Of each shard, int64 (shards,).
+        raw_bytes: Of each shard's uncompressed files, int64 (shards,).
+        stored_bytes: Of each shard's files in the store, int64 (shards,).
     """
 
     def __init__(self, texts: list[msgspec.Raw]) -> None:
         self.texts = texts
-        self.samples = array('q')
-        self.raw_bytes = array('q')
-        self.stored_bytes = array('q')
-        self.files = 0
+        self.samples, self.raw_bytes, self.stored_bytes = np.zeros((3, len(texts)), np.int64)
 
-    def add(self, brief: _Brief, files: int) -> None:
-        """Take in the next shard."""
-        raw = brief.raw_data.bytes + (brief.raw_meta.bytes if brief.raw_meta else 0)
-        packed = (brief.zip_data.bytes if brief.zip_data else 0) + (brief.zip_meta.bytes if brief.zip_meta else 0)
-        self.samples.append(brief.samples)
-        self.raw_bytes.append(raw)
-        self.stored_bytes.append(raw if brief.compression is None else packed)
-        self.files += files
+    def put(self, where: Any, compression: str | None, samples: Any, sizes: dict[str, Any]) -> None:
+        """Take in shards: one, or as many as the numbers have rows."""
+        self.samples[where] = samples
+        self.raw_bytes[where] = raw = sizes['raw_data'] + sizes.get('raw_meta', 0)
+        self.stored_bytes[where] = raw if compression is None else sizes['zip_data'] + sizes.get('zip_meta', 0)
 
 
 def read_index(data: bytes, source: str) -> Entries:
@@ -141,54 +175,118 @@ class _Checker:
     def refuse(self, what: str) -> NoReturn:
         raise FormatError(f'{self._source}{self._where}: {what}')
 
-    def index(self, data: bytes) -> 'Entries':
+    def index(self, data: bytes) -> Entries:
         """Check a whole index."""
-        self._check_version(data)
         try:
             index = _read_shards(data)
-            shards, unknown = index.shards, unknown_extensions(index.extensions)
+            self._check_version(index.version)
+            unknown = unknown_extensions(index.extensions)
             if unknown:
                 # An encoding of another package is known where that is installed.
                 self.refuse(f'it needs {", ".join(unknown)}, which nothing here knows: upgrade the library, or install what does')
-            found = self._look_at(shards)
+            self._refuse_doubles(_without(data, index.shards))
+            return self._look_at(index.shards)
         except msgspec.ValidationError as error:
+            self._check_version(_find_version(data))
             raise FormatError(f'{self._source}{self._where}: {error}') from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._check_version(_find_version(data))
             raise FormatError(f'{self._source} is not JSON, or only a part of it: {error}') from error
-        expected = {b'"basename"': found.files, b'"samples"': len(shards), b'"version"': len(shards) + 1, b'"shards"': 1}
-        if any(data.count(key) != count for key, count in expected.items()):
-            # A column of that name, or a key that stands twice, of which one would be believed.
-            self._refuse_doubles(data)
-        return found
 
-    def _look_at(self, shards: list[msgspec.Raw]) -> 'Entries':
-        found = Entries(shards)
+    def _look_at(self, texts: list[msgspec.Raw]) -> Entries:
+        found = Entries(texts)
+        names: list[bytes] = []
+        alone: list[int] = []
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        order = np.argsort(lengths, kind='stable')
+        for numbers in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+            alone += self._look_at_alike(found, numbers, names)
         shared_by_some: set[tuple[Any, ...]] = set()
-        names: set[str] = set()
-        for number, text in enumerate(shards):
-            self._where = f', shard {number}'
-            brief = _read_brief(text)
-            shared = brief.shared()
-            if shared not in shared_by_some:
-                self.text(text)
-                shared_by_some.add(shared)
-            self._check_brief(brief)
-            files = [file for file in (brief.raw_data, brief.raw_meta, brief.zip_data, brief.zip_meta) if file is not None]
-            for file in files:
-                if file.basename in names:
-                    self.refuse(f'the file {file.basename!r} is named twice')
-                names.add(file.basename)
-            found.add(brief, len(files))
+        # In their order, so that of many that are wrong the first is named.
+        for number in sorted(alone):
+            names += self._look_at_one(found, number, shared_by_some)
+        different = set(names)
+        if len(different) < len(names) or b'index.json' in different:
+            self._refuse_names(texts)
         self._where = ''
         return found
 
-    def _check_version(self, data: bytes) -> None:
-        """Look at the version alone first: of another one, nothing else can be expected."""
+    def _look_at_alike(self, found: Entries, numbers: NDArray[np.int64], names: list[bytes]) -> list[int]:
+        """Take in the entries of one length that are like others which were checked.
+
+        Args:
+            found: What to take them in to.
+            numbers: The entries, whose texts have the same length.
+            names: Takes in their files' names.
+
+        Returns:
+            Those that must be looked at on their own.
+        """
+        layouts: list[tuple[_Brief, Layout]] = []
+        alone: list[int] = []
+        for begin in range(0, len(numbers), _MOST_ROWS):
+            left = numbers[begin : begin + _MOST_ROWS]
+            rows = np.frombuffer(b''.join([found.texts[number] for number in left.tolist()]), np.uint8).reshape(len(left), -1)
+            tried = 0
+            while len(left) >= _LEAST_ROWS:
+                if tried == len(layouts):
+                    another = None if tried == _MOST_LAYOUTS else self._layout(found.texts[left[0]])
+                    if another is None:
+                        break
+                    layouts.append(another)
+                brief, layout = layouts[tried]
+                tried += 1
+                good = layout.match(rows)
+                samples, sizes = layout.read_numbers(rows)
+                good &= self._can_be(samples, sizes)
+                if good.any():
+                    found.put(left[good], brief.compression, samples[good], {key: size[good] for key, size in sizes.items()})
+                    names += layout.read_names(rows[good])
+                    left, rows = left[~good], rows[~good]
+            alone += left.tolist()
+        return alone
+
+    def _layout(self, text: msgspec.Raw) -> tuple[_Brief, Layout] | None:
+        """Check an entry, and see how others may be like it. None where it is wrong or odd: alone, it is told which."""
         try:
-            version = msgspec.json.decode(data, type=_Version).version
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return  # what is wrong is said with the rest
-        if version is not msgspec.UNSET and version != INDEX_VERSION:
+            brief = _read_brief(text)
+            self.text(text)
+            self._check_brief(brief)
+            return brief, Layout(bytes(text), brief.files())
+        except (FormatError, ValueError, msgspec.MsgspecError, RecursionError):
+            return None
+
+    def _look_at_one(self, found: Entries, number: int, shared_by_some: set[tuple[Any, ...]]) -> list[bytes]:
+        """Take in an entry; gives the names of its files."""
+        text = found.texts[number]
+        self._where = f', shard {number}'
+        brief = _read_brief(text)
+        shared = brief.shared()
+        if shared not in shared_by_some:
+            self.text(text)
+            shared_by_some.add(shared)
+        self._check_brief(brief)
+        files = brief.files()
+        data, expected = bytes(text), {b'"basename"': len(files), b'"samples"': 1, b'"version"': 1}
+        if any(data.count(key) != count for key, count in expected.items()):
+            # A column of that name, or a key that stands twice, of which one would be believed.
+            self._refuse_doubles(data)
+        found.put(number, brief.compression, brief.samples, {key: file.bytes for key, file in files.items()})
+        return [file.basename.encode(errors='surrogatepass') for file in files.values()]
+
+    def _refuse_names(self, texts: list[msgspec.Raw]) -> None:
+        names: set[str] = set()
+        for number, text in enumerate(texts):
+            self._where = f', shard {number}'
+            for key, file in _read_brief(text).files().items():
+                if file.basename in names:
+                    self.refuse(f'the file {file.basename!r} is named twice')
+                self._basename(file.basename, key)
+                names.add(file.basename)
+
+    def _check_version(self, version: Any) -> None:
+        """Of another version, nothing else can be expected."""
+        if version != INDEX_VERSION:
             self.refuse(f'version {version!r} of the format; this library reads version {INDEX_VERSION}')
 
     def _refuse_doubles(self, data: bytes) -> None:
@@ -206,13 +304,11 @@ class _Checker:
     def _check_brief(self, brief: _Brief) -> None:
         if not 0 <= brief.samples < _MOST_BYTES:
             self.refuse(f'samples is {brief.samples}, not a count')
-        for key in ('raw_data', 'raw_meta', 'zip_data', 'zip_meta'):
-            file: _BriefFile | None = getattr(brief, key)
-            if file is not None:
-                if not _is_plain(file.basename):
-                    self._basename(file.basename, key)
-                if not 0 <= file.bytes < _MOST_BYTES:
-                    self.refuse(f'bytes of {key} is {file.bytes}, not a count')
+        for key, file in brief.files().items():
+            if not _is_plain(file.basename):
+                self._basename(file.basename, key)
+            if not 0 <= file.bytes < _MOST_BYTES:
+                self.refuse(f'bytes of {key} is {file.bytes}, not a count')
         if brief.raw_meta is None and brief.format != 'mds':
             self.refuse('raw_meta is missing')
         if brief.compression is not None and (brief.zip_data is None or (brief.zip_meta is None) != (brief.format == 'mds')):
@@ -224,6 +320,12 @@ class _Checker:
                 self.refuse(f'{file.basename!r} has {file.bytes} bytes; offsets of 32 bits end at 4 GiB')
         if 4 * (brief.samples + 2) > offsets.bytes:
             self.refuse(f'{brief.samples} samples cannot be in {offsets.basename!r} of {offsets.bytes} bytes')
+
+    def _can_be(self, samples: NDArray[np.int64], sizes: dict[str, NDArray[np.int64]]) -> NDArray[np.bool_]:
+        """Which of many shards have counts that `_check_brief` takes, (shards,)."""
+        offsets = sizes.get('raw_meta', sizes['raw_data'])
+        good: NDArray[np.bool_] = (sizes['raw_data'] <= _MOST_SHARD_BYTES) & (offsets <= _MOST_SHARD_BYTES)
+        return good & (4 * (samples + 2) <= offsets)
 
     def text(self, text: msgspec.Raw) -> ShardInfo:
         """Check the text of one shard's entry."""

@@ -161,11 +161,12 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize('lie', LIES)
-@pytest.mark.parametrize('number', [0, 1])
-def test_lies_are_refused(lie: str, number: int) -> None:
-    value = index()
+@pytest.mark.parametrize(('count', 'number'), [(3, 0), (3, 1), (80, 0), (80, 50)])
+def test_lies_are_refused(lie: str, count: int, number: int) -> None:
+    value = index(count)
     LIES[lie](value['shards'][number])
-    with pytest.raises(FormatError, match=r'the/index\.json'):
+    where = max(number, 2) if lie == 'name of another shard' else number
+    with pytest.raises(FormatError, match=rf'the/index\.json, shard {where}\b'):
         list(read(value))
 
 

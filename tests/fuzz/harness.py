@@ -17,7 +17,8 @@ with atheris.instrument_imports(include=['streaming']):
 
 def fuzz(options: argparse.Namespace) -> None:
     """Fuzz in this process, which atheris ends without cleaning up."""
-    corpus = Path(tempfile.mkdtemp())
+    corpus = options.corpus or Path(tempfile.mkdtemp())
+    corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds(options.target)):
         (corpus / f'seed-{number}').write_bytes(data)
     limits = ['-rss_limit_mb=2048', '-timeout=10', '-max_len=20000', f'-max_total_time={options.seconds}']
@@ -32,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('target', choices=TARGETS)
     parser.add_argument('--seconds', type=int, default=60, help='how long (default: 60)')
+    parser.add_argument('--corpus', type=Path, help='a folder of inputs to go on from, and to add to. Default: begin anew')
     parser.add_argument('--findings', type=Path, help='a folder for inputs that failed. Default: none, they are only printed')
     parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
     options = parser.parse_args()

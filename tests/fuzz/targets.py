@@ -4,6 +4,7 @@ A target raises whatever is not an error of ours; that is a finding. So is more 
 """
 
 import io
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,11 +13,13 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from streaming import CSVWriter, JSONWriter, LocalDataset, MDSWriter, XSVWriter
 from streaming.errors import StreamingError
+from streaming.format import entries
 from streaming.format.compression import get_codec
 from streaming.format.index import FileInfo, ShardInfo, ShardTable
 from streaming.readers import open_shard
@@ -92,8 +95,21 @@ def _empty_folder() -> Path:
 
 
 def fuzz_index(data: bytes) -> None:
-    """An index, and the entry of each of its shards."""
-    table = ShardTable.from_json(data, 'index.json')
+    """An index, and the entry of each of its shards, whether it has many that are alike or few."""
+    with patch.object(entries, '_LEAST_ROWS', data.count(b' ') % 2 or len(data)):
+        table = ShardTable.from_json(data, 'index.json')
+    said: list[Any] = [None] * len(table)
+    with suppress(ValueError):  # what nothing depends on is not looked at before an entry is read
+        said = json.loads(data)['shards']
+    names = []
+    for number, shard in enumerate(said):
+        if shard is not None:
+            files = [shard[key] for key in ('raw_data', 'raw_meta', 'zip_data', 'zip_meta') if shard.get(key) is not None]
+            names += [file['basename'] for file in files]
+            assert table.samples[number] == shard['samples']
+            assert table.raw_bytes[number] == sum(file['bytes'] for file in files[: 1 + (shard.get('raw_meta') is not None)])
+    assert len(set(names)) == len(names)
+    assert not any(part in ('', '.', '..') for name in names for part in name.split('/'))
     for number in range(min(8, len(table))):
         shard = table[number]
         assert not any('..' in file.basename.split('/') for file in (*shard.raw_files, *shard.stored))
@@ -225,6 +241,7 @@ def seeds(target: str) -> Iterator[bytes]:
     """Valid inputs of a target."""
     if target == 'index':
         yield from (path.read_bytes() for path in sorted(GOLDEN.glob('*/index.json')))
+        yield from (_merged((GOLDEN / name / 'index.json').read_bytes()) for name in ('json', 'csv', 'mds-zstd'))
     elif target == 'mds':
         for number, (shard, raw) in enumerate(_shards()):
             yield bytes([number, shard.samples]) + raw
@@ -233,6 +250,17 @@ def seeds(target: str) -> Iterator[bytes]:
             yield len(content).to_bytes(2, 'little') + get_codec(target.removeprefix('codec_')).compress(content)
     else:
         yield from _seeds_of_datasets(target)
+
+
+def _merged(index: bytes) -> bytes:
+    """An index with each entry thrice, in three folders."""
+    value = json.loads(index)
+    value['shards'] = [
+        json.loads(json.dumps(shard).replace('"shard.', f'"a \\u00e9/{number}/shard.'))
+        for number in range(3)
+        for shard in value['shards'][:2]
+    ]
+    return json.dumps(value, sort_keys=True).encode()
 
 
 def _seeds_of_datasets(target: str) -> Iterator[bytes]:

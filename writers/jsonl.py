@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from streaming.format.columns import check_names
 from streaming.format.jsonl import JSONLSchema
 from streaming.format.meta import pack_meta, text_config
 from streaming.writers.base import Sizes, Writer, WriterOptions
@@ -31,6 +32,7 @@ class JSONWriter(Writer):
 
     def __init__(self, *, columns: Mapping[str, str], newline: str = '\n', **options: 'Unpack[WriterOptions]') -> None:
         # Before anything that is there is removed.
+        check_names(columns if isinstance(columns, Mapping) else ())
         schema = JSONLSchema(columns if not isinstance(columns, Mapping) else dict(sorted(columns.items())), newline)
         super().__init__(**options)
         self.columns, self.newline = dict(schema.columns), newline

@@ -57,14 +57,14 @@ class Array(Encoding):
         if self.dtype is None:
             code = _CODES.get(dtype) or DTYPE_CODES.get(dtype.name)
             if code is None:
-                raise self.refuse(value, f'arrays of {", ".join(DTYPE_CODES)}; this one is of {dtype}, and')
+                raise self.refuse(value, f'arrays of {", ".join(DTYPE_CODES)}, not of {dtype},')
             head = _BYTE[code]
         elif dtype != self.dtype and dtype.name != self.dtype.name:
-            raise self.refuse(value, f'arrays of {self.dtype.name}; this one is of {dtype}, and')
+            raise self.refuse(value, f'arrays of {self.dtype.name}, not of {dtype},')
         if self.shape is None:
             head += self._pack_shape(value)
         elif value.shape != self.shape:
-            raise self.refuse(value, f'arrays of shape {self.shape}; this one has {value.shape}, and')
+            raise self.refuse(value, f'arrays of shape {self.shape}, not {value.shape},')
         # In C order whatever the array's own.
         data = value.tobytes() if dtype in _CODES else value.astype(dtype.newbyteorder('<')).tobytes()
         return head + data if head else data
@@ -72,7 +72,7 @@ class Array(Encoding):
     def _pack_shape(self, value: np.ndarray[Any, Any]) -> bytes:
         ndim, shape = value.ndim, value.shape
         if ndim > _MOST_DIMENSIONS:
-            raise self.refuse(value, f'arrays of at most {_MOST_DIMENSIONS} dimensions; this one has {ndim}, and')
+            raise self.refuse(value, f'arrays of at most {_MOST_DIMENSIONS} dimensions, not {ndim},')
         largest = max(shape, default=0)
         kind = 0 if largest < 1 << 8 else 1 if largest < 1 << 16 else 2 if largest < 1 << 32 else 3
         return b''.join([_BYTE[ndim << 2 | kind], *(size.to_bytes(1 << kind, 'little') for size in shape)])

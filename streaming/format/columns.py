@@ -57,7 +57,31 @@ class Encoding(ABC):
 
     def refuse(self, value: Any, expected: str) -> ColumnTypeError:
         """The error for a value that the encoding does not take."""
-        return ColumnTypeError(f'encoding {self.name!r} takes {expected}, got {type(value).__name__}: {value!r:.80}')
+        return ColumnTypeError(f'encoding {self.name!r} takes {expected}, got {shown(value)}')
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its type, and how it begins."""
+    try:
+        text = f'{value!r:.80}'
+    except Exception as error:  # an int of too many digits, lists that are nested too deeply, whatever a class may raise
+        text = f'which cannot be printed ({type(error).__name__})'
+    return f'{type(value).__name__}: {text}'
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """See that names of columns can stand in an index.
+
+    Raises:
+        ArgumentError: one is no text, or holds what UTF-8 cannot say.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise ArgumentError(f'a column is named by a str, got {shown(name)}')
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ArgumentError(f'a column is named {name!r}, which holds a lone surrogate') from None
 
 
 class Raw(Encoding):
@@ -78,7 +102,10 @@ class Str(Encoding):
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, str):
             raise self.refuse(value, 'str')
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise self.refuse(value, 'text without lone surrogates, which UTF-8 cannot say,') from None
 
     def decode(self, data: Bytes) -> str:
         return str(data, 'utf-8')
@@ -114,6 +141,9 @@ class Scalar(Encoding):
         return self.kind(self._struct.unpack(data)[0])
 
 
+_pack_float = struct.Struct('<f').pack
+
+
 def _to_float(value: Any) -> float:
     if isinstance(value, (str, bytes)):
         raise TypeError
@@ -147,9 +177,11 @@ class BFloat16(Encoding):
 
     def encode(self, value: Any) -> bytes:
         try:
-            return to_bfloat16(np.array(_to_float(value), '<f4')).tobytes()
+            return to_bfloat16(np.frombuffer(_pack_float(_to_float(value)), '<f4')).tobytes()
         except (TypeError, ValueError):
             raise self.refuse(value, 'a float') from None
+        except OverflowError:
+            raise self.refuse(value, 'a float within its range') from None
 
     def decode(self, data: Bytes) -> Any:
         return from_bfloat16(np.frombuffer(data, '<u2'))[0]
@@ -178,7 +210,10 @@ class _Text(Encoding):
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, self._types) or isinstance(value, bool):
             raise self.refuse(value, ' or '.join(kind.__name__ for kind in self._types))
-        return str(value).encode()
+        try:
+            return str(value).encode()
+        except ValueError as error:  # Python sets a limit to digits, so as not to take forever
+            raise self.refuse(value, f'what can be written in digits ({error})') from None
 
     def decode(self, data: Bytes) -> Any:
         try:

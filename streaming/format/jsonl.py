@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from streaming.errors import ArgumentError, ColumnTypeError, FormatError
-from streaming.format.columns import decode_error
+from streaming.format.columns import decode_error, shown
 
 __all__ = ['JSON_ENCODINGS', 'JSONLSchema']
 
@@ -55,12 +55,12 @@ class JSONLSchema:
                 if isinstance(value, np.generic):
                     value = value.item()
                 if not isinstance(value, kinds) or isinstance(value, bool):
-                    raise ColumnTypeError(
-                        f'column {name!r}: encoding {encoding!r} takes {kinds[0].__name__}, '
-                        f'got {type(value).__name__}: {value!r:.80}'
-                    )
+                    raise ColumnTypeError(f'column {name!r}: encoding {encoding!r} takes {kinds[0].__name__}, got {shown(value)}')
                 row[name] = value
-            return (json.dumps(row, sort_keys=True) + newline).encode()
+            try:
+                return (json.dumps(row, sort_keys=True) + newline).encode()
+            except ValueError as error:
+                raise ColumnTypeError(f'{_find_longest(row)} cannot be written: {error}') from None
 
         return encode
 
@@ -96,3 +96,9 @@ class JSONLSchema:
             return sample
 
         return decode
+
+
+def _find_longest(row: Mapping[str, Any]) -> str:
+    """The column with more digits than Python writes, which is all that JSON refuses of these types."""
+    name = max((name for name in row if isinstance(row[name], int)), key=lambda name: abs(row[name]))
+    return f'column {name!r}: {shown(row[name])}'

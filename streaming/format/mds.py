@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.errors import ArgumentError, ColumnTypeError, FormatError
-from streaming.format.columns import decode_error, get_encoding
+from streaming.format.columns import check_names, decode_error, get_encoding
 from streaming.format.encoder import compile_encoder
 from streaming.format.index import INDEX_VERSION, ShardInfo
 
@@ -51,6 +51,7 @@ class MDSSchema:
         """
         if not isinstance(columns, Mapping) or not columns:
             raise ArgumentError(f'columns must be {{name: encoding}}, with at least one column; got {columns!r}')
+        check_names(columns)
         names = tuple(sorted(columns))
         encodings = tuple(columns[name] for name in names)
         return cls(names, encodings, tuple(get_encoding(encoding).size for encoding in encodings))

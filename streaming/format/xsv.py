@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from streaming.errors import ArgumentError, ColumnTypeError, FormatError
-from streaming.format.columns import decode_error
+from streaming.format.columns import check_names, decode_error, shown
 
 __all__ = ['XSV_ENCODINGS', 'XSVSchema']
 
@@ -57,6 +57,7 @@ class XSVSchema:
         """
         if not isinstance(columns, Mapping) or not columns:
             raise ArgumentError(f'columns must be {{name: encoding}}, with at least one column; got {columns!r}')
+        check_names(columns)
         names = tuple(sorted(columns))
         return cls(names, tuple(columns[name] for name in names), newline, separator)
 
@@ -82,11 +83,12 @@ class XSVSchema:
                 if isinstance(value, np.generic):
                     value = value.item()
                 if not isinstance(value, kinds) or isinstance(value, bool):
-                    raise ColumnTypeError(
-                        f'column {name!r}: encoding {encoding!r} takes {kinds[0].__name__}, '
-                        f'got {type(value).__name__}: {value!r:.80}'
-                    )
-                text = str(value)
+                    raise ColumnTypeError(f'column {name!r}: encoding {encoding!r} takes {kinds[0].__name__}, got {shown(value)}')
+                try:
+                    text = str(value)
+                    text.encode()
+                except ValueError as error:  # lone surrogates, or more digits than Python writes
+                    raise ColumnTypeError(f'column {name!r}: {shown(value)} cannot be written: {error}') from None
                 if newline in text or separator in text:
                     raise ColumnTypeError(
                         f'column {name!r}: {text!r:.80} holds the separator or the newline, which this format cannot quote; '

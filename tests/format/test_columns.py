@@ -1,5 +1,6 @@
 """One value <-> its bytes, for every encoding."""
 
+import functools
 import io
 import struct
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 
 from streaming.errors import ArgumentError, ColumnTypeError, MissingExtraError
 from streaming.format.columns import from_bfloat16, get_encoding, get_mds_encodings, to_bfloat16
+from streaming.format.mds import MDSSchema
 
 INTS = {f'{sign}int{bits}': bits for sign in ('', 'u') for bits in (8, 16, 32, 64)}
 
@@ -197,6 +199,39 @@ def test_jpeg_arrays() -> None:
 def test_a_value_of_another_kind_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ColumnTypeError, match='takes'):
         get_encoding(name).encode(value)
+
+
+MANY_DIGITS = 10**5000
+NESTED: Any = functools.reduce(lambda inner, _: [inner], range(100_000), 1)
+
+# What raises errors of other kinds on its way to bytes, or to a message.
+UNUSUAL: dict[str, tuple[str, Any]] = {
+    'a surrogate': ('str', 'a\ud800'),
+    'a surrogate in a list': ('list[str]', ['\udfff']),
+    'too many digits': ('str_int', MANY_DIGITS),
+    'too many digits below zero': ('str_int', -MANY_DIGITS),
+    'too many digits in JSON': ('json', {'a': [MANY_DIGITS]}),
+    'too many digits for an int': ('int', MANY_DIGITS),
+    'too many digits for a float': ('float64', MANY_DIGITS),
+    'too many digits for a bfloat16': ('bfloat16', MANY_DIGITS),
+    'too many digits for text': ('str', MANY_DIGITS),
+    'too large': ('bfloat16', 1e39),
+    'nested too deeply for JSON': ('json', NESTED),
+    'nested too deeply for a message': ('int', NESTED),
+}
+
+
+@pytest.mark.parametrize('kind', UNUSUAL)
+def test_an_unusual_value_is_refused_with_its_column(kind: str) -> None:
+    name, value = UNUSUAL[kind]
+    with pytest.raises(ColumnTypeError, match=r"column 'x': .*takes"):
+        MDSSchema.from_columns({'x': name}).encoder()({'x': value})
+
+
+@pytest.mark.parametrize('name', [1, None, b'x', ('a',), 'a\ud800'])
+def test_names_that_cannot_stand_in_an_index_are_refused(name: Any) -> None:
+    with pytest.raises(ArgumentError, match='a column is named'):
+        MDSSchema.from_columns({name: 'int', 'x': 'int'})
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def test_refused_values(tmp_path: Path, name: str) -> None:
     good = {'number': 1, 'ratio': 0.5, 'words': 'fine'}
     with WRITERS[name](out=tmp_path, columns=COLUMNS) as writer:
         writer.write(good)
-        for bad in ({'number': 'x'}, {'number': True}, {'words': 5}, {'words': None}):
+        unwritable: list[dict[str, Any]] = [{'number': 10**5000}, {'ratio': 10**5000}, {'words': 10**5000}]
+        if name != 'json':  # which has escapes for those
+            unwritable.append({'words': 'a\ud800'})
+        for bad in ({'number': 'x'}, {'number': True}, {'words': 5}, {'words': None}, *unwritable):
             with pytest.raises(ColumnTypeError, match=f'column {next(iter(bad))!r}'):
                 writer.write({**good, **bad})
         with pytest.raises(ColumnTypeError, match='has no words'):
@@ -90,7 +93,7 @@ def test_refused_values(tmp_path: Path, name: str) -> None:
 
 @each
 def test_bad_columns(tmp_path: Path, name: str) -> None:
-    for columns in ({}, {'x': 'ndarray'}, None, {'a': 'int', 'b': 'strr'}):
+    for columns in ({}, {'x': 'ndarray'}, None, {'a': 'int', 'b': 'strr'}, {1: 'int'}, {'a\ud800': 'int', 'b': 'int'}):
         with pytest.raises(ArgumentError):
             WRITERS[name](out=tmp_path / 'x', columns=columns)
     assert not (tmp_path / 'x').exists()

@@ -1,11 +1,13 @@
 """The bytes of a raw shard, mapped: from the file itself, or decompressed into one without a name."""
 
+import io
 import mmap
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from streaming.errors import CorruptError, FormatError, NotFoundError
+from streaming.files import open_file
 from streaming.format.compression import get_codec
 from streaming.format.index import FileInfo
 
@@ -32,7 +34,7 @@ def map_raw(folder: Path, raw: FileInfo, stored: FileInfo, compression: str | No
     """
     path = folder / raw.basename
     try:
-        with path.open('rb') as file:
+        with open_file(path) as file:
             return _map(file, raw.bytes, path), str(path), 0
     except (FileNotFoundError, NotADirectoryError) as error:
         if compression is None:
@@ -42,18 +44,19 @@ def map_raw(folder: Path, raw: FileInfo, stored: FileInfo, compression: str | No
     packed = folder / stored.basename
     try:
         # The folder is a source, not a cache: it stays as it is.
-        with packed.open('rb') as source, tempfile.TemporaryFile(prefix='streaming-') as file:
-            _decompress(source, file, compression, raw.bytes)
+        with open_file(packed) as source, tempfile.TemporaryFile(prefix='streaming-') as file:
+            try:
+                _decompress(source, file, compression, raw.bytes)
+            except CorruptError as error:
+                raise CorruptError(f'{packed}: {error}') from error
             return _map(file, raw.bytes, packed), str(packed), raw.bytes
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f'neither {path} nor {packed} exists, but the index names them') from error
     except IsADirectoryError as error:
         raise FormatError(f'{error.filename} is a folder, the index names it as a file') from error
-    except CorruptError as error:
-        raise CorruptError(f'{packed}: {error}') from error
 
 
-def _decompress(source: BinaryIO, target: BinaryIO, compression: str, size: int) -> None:
+def _decompress(source: io.FileIO, target: IO[bytes], compression: str, size: int) -> None:
     decompressor = get_codec(compression).decompressor(size)
     while chunk := source.read(_STEP):
         target.write(decompressor.feed(chunk))
@@ -61,7 +64,7 @@ def _decompress(source: BinaryIO, target: BinaryIO, compression: str, size: int)
     target.flush()
 
 
-def _map(file: BinaryIO, size: int, path: Path) -> memoryview:
+def _map(file: io.FileIO | IO[bytes], size: int, path: Path) -> memoryview:
     found = file.seek(0, 2)
     if found != size:
         raise FormatError(f'{path} has {found} bytes, the index says {size}')

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from streaming.errors import NotFoundError
+from streaming.files import open_file
 from streaming.format.index import ShardTable
 from streaming.indexing import resolve
 from streaming.readers import Reader, open_shard
@@ -52,7 +53,8 @@ class LocalDataset:
         self._folder = Path(local).expanduser() / (split or '')
         path = self._folder / 'index.json'
         try:
-            data = path.read_bytes()
+            with open_file(path) as file:
+                data = file.readall()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(
                 f'{path} does not exist: wrong folder or split, or the dataset is not finished (its index is written last)'

@@ -14,6 +14,7 @@ from streaming.cache.folder import INDEX_NAME, CacheFolder, default_cache_path
 from streaming.cache.ranged import ObjectRanges
 from streaming.cache.shards import ShardCache
 from streaming.errors import ArgumentError, NotFoundError, StaleCacheError
+from streaming.files import open_file
 from streaming.format.hashing import get_hashes
 from streaming.format.index import ShardTable
 from streaming.readers import Reader, open_shard
@@ -278,7 +279,8 @@ class OpenStream:
 def _read_index(folder: Path) -> bytes:
     path = folder / INDEX_NAME
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.readall()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(
             f'{path} does not exist: wrong folder or split, or the dataset is not finished (its index is written last)'

@@ -24,6 +24,7 @@ from streaming.errors import (
     StoreError,
     UnavailableError,
 )
+from streaming.files import open_file
 from streaming.store.options import check_timeout, refuse_unknown
 from streaming.store.protocol import ObjectInfo, Store, check_key, check_prefix, check_range
 
@@ -76,7 +77,7 @@ class LocalStore(Store):
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         path = self._path(key)
-        with _translated(path), path.open('rb', buffering=0) as file:
+        with _translated(path), open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             if limit_bytes is not None and size > limit_bytes:
                 raise CorruptError(f'{path} has {size} bytes, more than the {limit_bytes} that can be right')
@@ -93,7 +94,7 @@ class LocalStore(Store):
     ) -> ObjectInfo | None:
         check_range(start, buffer)
         path = self._path(key)
-        with _translated(path), path.open('rb', buffering=0) as file:
+        with _translated(path), open_file(path) as file:
             status = os.fstat(file.fileno())
             if if_match is not None and if_match != _etag(status):
                 raise PreconditionError(f'{path} is not the version {if_match} any more, it is {_etag(status)}')

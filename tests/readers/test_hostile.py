@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from streaming.format.index import ShardTable
 from streaming.readers import open_shard
 from streaming.readers.pool import ReaderPool
 from streaming.readers.samples import SampleReader
+from streaming.store.local import LocalStore
 
 COLUMNS = {'a': 'int', 'b': 'str', 'c': 'ndarray', 'd': 'json', 'e': 'list[str]', 'f': 'ndarray:int16:3'}
 
@@ -151,6 +155,37 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
         path.mkdir()
         with pytest.raises(FormatError, match=f'{path.name} is a folder'):
             read_all(folder)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to('/dev/zero')
+
+
+def _socket(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as server:
+        patch.chdir(path.parent)  # names of sockets are short
+        server.bind(path.name)
+
+
+@pytest.mark.parametrize('make', [_pipe, _endless, _socket])
+def test_what_is_no_file_keeps_nobody(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """An archive may hold such things, and opening a pipe waits for a writer."""
+    for kind, compression in (('mds', None), ('mds', 'zstd'), ('xsv', None)):
+        for name in (
+            'index.json',
+            *(path.name for path in files_of(write(tmp_path / f'{kind}-{compression}', kind, compression))),
+        ):
+            folder = write(tmp_path / f'{kind}-{compression}-{name}', kind, compression)
+            (folder / name).unlink()
+            make(folder / name)
+            with pytest.raises(CorruptError, match=f'{name} is a pipe, a device or a socket'):
+                read_all(folder)
+            with pytest.raises(CorruptError, match='not a file'):
+                LocalStore(folder).get(name)
 
 
 def test_an_index_whose_columns_lie(tmp_path: Path) -> None:

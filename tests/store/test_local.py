@@ -109,7 +109,7 @@ def test_what_may_pass_is_told_from_what_stays(tmp_path: Path, monkeypatch: pyte
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / 'key'))
 
     for fault, kind in ((stale, UnavailableError), (denied, DeniedError)):
-        monkeypatch.setattr(Path, 'open', fault)
+        monkeypatch.setattr(os, 'open', fault)
         with pytest.raises(kind, match='key'):
             store.get('key')
 

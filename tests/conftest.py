@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from streaming.store import register_store
 from streaming.store.protocol import Store
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile('no deadline', deadline=None)
+settings.load_profile('no deadline')
 
 # What has been told to end may need a moment (torch gives the workers of a broken iterator five seconds); what needs more than
 # this was not told.

@@ -230,6 +230,8 @@ class _Merge:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         index = dump_index(_without_repeats(parts, tables))
+        # Of names too long now that their folders are in front, say, nobody may make a dataset that cannot be read.
+        ShardTable.from_json(index, self._store.url_of(INDEX))
         for store in (self._copy, self._store):
             if store is not None and store.put(INDEX, index).size != len(index):
                 raise StoreError(f'{store.url_of(INDEX)} has not the {len(index)} bytes that were put')

@@ -11,7 +11,9 @@ import pytest
 
 from streaming import CSVWriter, LocalDataset, MDSWriter, merge_index
 from streaming.errors import ArgumentError, DeniedError, FormatError, NotFoundError, StreamingError
+from streaming.format.index import ShardTable
 from streaming.store import open_store
+from streaming.store.local import LocalStore
 from streaming.store.memory import MemoryStore
 from streaming.store.protocol import Store
 from streaming.testing.wrappers import Fault, FaultyStore
@@ -133,6 +135,21 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match='not a file inside the dataset'):
         merge_index(str(tmp_path))
     assert not (tmp_path / 'index.json').exists()
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / 'parts')
+    with MDSWriter(out=tmp_path / 'one', columns={'x': 'int'}) as writer:
+        writer.write({'x': 1})
+    index = (tmp_path / 'one' / 'index.json').read_bytes()
+    for depth, is_refused in ((400, False), (600, True)):
+        store.put('d/' * depth + 'index.json', index)
+        if is_refused:
+            with pytest.raises(FormatError, match=r'parts/index\.json, shard 0: .*not a file inside the dataset'):
+                merge_index(store.url)
+        else:
+            merge_index(store.url)
+    assert len(ShardTable.from_json(store.get('index.json'), 'index.json')) == 1
 
 
 def test_a_dataset_of_its_own_is_not_lost(tmp_path: Path) -> None:

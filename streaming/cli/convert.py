@@ -1,5 +1,6 @@
 """``streaming convert``"""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -18,13 +19,15 @@ __all__ = ['convert']
 T = TypeVar('T')
 _STAGES = {'write': 'converting', 'scatter': 'shuffling', 'gather': 'writing'}
 _Names = list[str] | None
+# Between two pairs: there are commas in the shapes of encodings, too.
+_NEXT_PAIR = re.compile(r',(?=[^,=]+=)')
 
 
 def convert(
     source: Annotated[list[str], typer.Argument(metavar='SOURCE...', help='Paths, URLs or globs; or module:function.')],
     dest: Annotated[str, typer.Argument(metavar='DEST', help='Where the dataset goes: a path or URL.')],
     kind: Annotated[str | None, typer.Option(help='What the files are, where their names do not say it.')] = None,
-    columns: Annotated[_Names, typer.Option(metavar='NAME=ENCODING', help='Encoding of a column. May be repeated.')] = None,
+    columns: Annotated[_Names, typer.Option(metavar='NAME=ENCODING,...', help='Encodings of columns. May be repeated.')] = None,
     select: Annotated[str | None, typer.Option(metavar='A,B', help='Columns to write. Default: all.')] = None,
     compression: Annotated[str | None, typer.Option(metavar='CODEC', help='Such as zstd or zstd:7.')] = None,
     hashes: Annotated[str | None, typer.Option(metavar='A,B', help='Such as xxh64. Default: none.')] = None,
@@ -73,11 +76,13 @@ def convert(
     tokenizing = None
     if tokenizer is not None:
         tokenizing = Tokenizing(tokenizer=tokenizer, text_column=text_column, window=window, end_token=end_token, dtype=dtype)
+    elif (window, end_token, text_column, dtype) != (None, None, 'text', 'uint32'):
+        raise ArgumentError('--window, --end-token, --text-column and --dtype say how text becomes tokens: give --tokenizer too')
     job = prepare(
         source[0] if len(source) == 1 else source,
         dest,
         kind=kind,
-        columns=_pairs(columns or [], '--columns', str),
+        columns=_pairs([pair for text in columns or [] for pair in _split_pairs(text)], '--columns', str),
         select=_names(select),
         compression=compression,
         hashes=_names(hashes),
@@ -106,6 +111,17 @@ def convert(
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(',') if name.strip()]
+
+
+def _split_pairs(text: str) -> list[str]:
+    """The ``name=value`` of a list of them. A piece without the sign is the beginning of a name."""
+    pairs: list[str] = []
+    for piece in _NEXT_PAIR.split(text):
+        if pairs and '=' not in pairs[-1]:
+            pairs[-1] += f',{piece}'
+        else:
+            pairs.append(piece)
+    return pairs
 
 
 def _pairs(texts: Sequence[str], option: str, make: Callable[[str], T]) -> dict[str, T]:

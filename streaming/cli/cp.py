@@ -34,5 +34,7 @@ def cp(
     there = copied.objects - copied.copied_objects
     say(
         f'{copied.destination}: {counted(copied.samples, "sample")}; {counted(copied.copied_objects, "object")} copied, '
-        f'{human_bytes(copied.copied_bytes)}' + (f'; {there:,} there already' if there else '')
+        f'{human_bytes(copied.copied_bytes)}'
+        + (f'; {there:,} there already' if there else '')
+        + ('; only sizes were compared, as no hashes are recorded' if copied.hashed_objects < copied.copied_objects else '')
     )

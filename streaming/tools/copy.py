@@ -36,6 +36,7 @@ class Copied:
         bytes: Of them.
         copied_objects: How many were copied; the others were there already.
         copied_bytes: Of them.
+        hashed_objects: How many of those that were copied have a recorded hash; the others were held against their size alone.
     """
 
     source: str
@@ -45,6 +46,7 @@ class Copied:
     bytes: int
     copied_objects: int
     copied_bytes: int
+    hashed_objects: int
 
 
 def copy_dataset(
@@ -98,6 +100,7 @@ def copy_dataset(
             bytes=sum(file.bytes for file in files.values()),
             copied_objects=len(copied),
             copied_bytes=sum(copied),
+            hashed_objects=sum(bool(file.hashes) for file in missing),
         )
 
 

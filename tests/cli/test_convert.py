@@ -57,6 +57,23 @@ def test_functions_splits_and_bad_records(run: Run, lines: Path, tmp_path: Path)
     assert 'NAME=VALUE' in run('convert', lines, 'x', '--splits', 'train', status=1).stderr
 
 
+def test_columns_in_one_option_or_several(run: Run, lines: Path, tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text('def vectors(record):\n    return {"a,b": [record["id"]] * 6, "id": record["id"]}\n')
+    given = ('--columns', 'id=int16,text=json'), ('--columns', 'id=int16', '--columns', 'text=json')
+    for options in given:
+        found = json.loads(run('convert', lines, 'out', '--dry-run', '--json', *options).stdout)
+        assert found['job']['columns'] == {'id': 'int16', 'text': 'json'}
+    options = ('--function', 'mine:vectors', '--columns', 'a,b=ndarray:int32:2,3,id=int8')
+    found = json.loads(run('convert', lines, 'out', '--dry-run', '--json', *options).stdout)
+    assert found['job']['columns'] == {'a,b': 'ndarray:int32:2,3', 'id': 'int8'}
+    assert 'NAME=VALUE' in run('convert', lines, 'out', '--columns', 'id', status=1).stderr
+
+
+def test_how_to_tokenize_without_a_tokenizer(run: Run, lines: Path, tmp_path: Path) -> None:
+    assert 'give --tokenizer too' in run('convert', lines, 'out', '--window', '64', status=1).stderr
+    assert not (tmp_path / 'out').exists()
+
+
 def test_tokens(run: Run, lines: Path, tmp_path: Path) -> None:
     (tmp_path / 'mine.py').write_text('def tokens(text):\n    return list(text.encode())\n')
     run(

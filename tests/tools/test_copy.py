@@ -89,6 +89,12 @@ def test_nothing_bad_is_copied(name: str, serve: Serve) -> None:
     assert 'index.json' not in found and not any('3.mds' in key for key in found)
 
 
+def test_whether_hashes_were_compared_is_said(tmp_path: Path) -> None:
+    hashed, plain = (copy_dataset(GOLDEN / name, tmp_path / name) for name in ('mds-zstd', 'mds'))
+    assert hashed.hashed_objects == hashed.copied_objects > 0
+    assert plain.hashed_objects == 0 < plain.copied_objects
+
+
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     copy_dataset(GOLDEN / 'mds', tmp_path / 'a')
     with pytest.raises(AlreadyExistsError, match='another dataset'):

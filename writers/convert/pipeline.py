@@ -49,7 +49,7 @@ class Rejects:
         if self._raises:
             cause = error if isinstance(error, Exception) else None
             raise FormatError(
-                f'{where}: {_message(error)} (on_error="reject" puts bad records into a file and goes on)'
+                f"{where}: {_message(error)} (on_error='reject', --on-error reject, puts bad records into a file and goes on)"
             ) from cause
         record = batch.records[number]
         text = record.text if isinstance(record, BadRecord) else _text_of(record)

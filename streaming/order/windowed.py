@@ -2,10 +2,13 @@
 
 Shards are dealt to canonical nodes by a permutation that is fixed for the run, so that a node comes back to the same shards each
 epoch, and are put in a new order within the node each epoch. A node reads along several *lanes* in turn, stretches of its shards
-of equal length. Along a lane, samples mix in two passes of keyed permutations: the first within blocks of whole shards, the
-second within blocks that reach from the middle of one to the middle of the next. A sample ends up anywhere from half a block
-before its own to half a block after, every shard is in use for two blocks, and no boundary can be seen. The lanes' blocks are
-staggered, so that shards come into use one after another and not a block's worth at once.
+of equal length, every other one backwards: a shard that is cut where two lanes meet is read in both at the same time.
+
+Along a lane, samples mix in two passes: a keyed permutation within each block of whole shards, then one within blocks that reach
+from the middle of one to the middle of the next, in which some slots change places with those half a block on instead. A sample
+ends up anywhere from half a block before its own to half a block after, rather far than near; every shard is in use for two
+blocks, and no boundary can be seen. The lanes' blocks are staggered, so that shards come into use one after another and not a
+block's worth at once.
 
 Setting up costs O(shards) once, and O(shards of the rows asked for) an epoch; a place costs some arithmetic and three searches.
 """
@@ -14,22 +17,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streaming.order.keyed import derive_key, draw, permutation, permute, unpermute
+from streaming.order.keyed import derive_key, draw, permutation, permute
 from streaming.order.partition import Grid, Int64Array
 from streaming.order.sampling import Drawn
 
 __all__ = ['Dealing', 'Windowed', 'deal_shards']
 
 # What a key is for. These numbers, like all in this file, are part of the order: tests/golden/windowed.json pins it.
-_DEAL, _EPOCH, _FIRST, _SECOND = 1, 2, 3, 4
+_DEAL, _EPOCH, _FIRST, _SECOND, _STAGGER = 1, 2, 3, 4, 5
 
 # Shards looked up at once while they are dealt: bounds the memory of setting up.
 _CHUNK = 1 << 16
 
-# A lane begins and ends within a shard, which is then read at both ends of the epoch: so at least this many shards a lane. Eight
-# lanes bring shards in as evenly as py1e does (benchmarks/order.py), more only cost.
-_LANE_UNITS = 32
+# Eight lanes bring shards in as evenly as py1e does (benchmarks/order.py), more only cost; so do lanes of fewer shards.
+_LANE_UNITS = 16
 _MAX_LANES = 8
+
+# Of so many slots of the second pass, one crosses half a block: neighbours of a shard come to lie a tenth farther apart over as
+# many shards, which is what is given back in `_shape` for fewer shards.
+_CROSSING = 3
+
+# By how much of a row a block is, up to so many hundredths: how wide shards are spread, in hundredths of the block; and what
+# becomes of blocks at the ends of lanes, `Shape.least` and `Shape.near` in hundredths of a block, and `Shape.end_share`.
+# Found by a search for what is nowhere worse than py1e: its ends are one-sided too, and felt over half a block.
+_BY_PART_OF_ROW = (
+    (15, 95, 15, 0, 6),
+    (36, 95, 30, 60, 5),
+    (60, 95, 15, 0, 6),
+    (80, 98, 40, 70, 4),
+    (110, 96, 40, 70, 4),
+    (1000, 96, 40, 60, 5),
+)
+
+# In how many parts a shard's share in the second pass is counted.
+_WHOLE = 1024
 
 # 2**32 over the golden ratio: its multiples, modulo 2**32, are evenly spread whatever their number.
 _GOLDEN_32 = 0x9E3779B9
@@ -82,6 +103,51 @@ def deal_shards(drawn: Drawn, rows: int, seed: int) -> Dealing:
     return dealing
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a row is ruled.
+
+    Args:
+        lanes: How many lanes it is read along.
+        block: Samples of a block of a lane, about: those of the shards whose middles lie in a cell of this length.
+        share: How much of a block takes part in the second pass, in 1,024ths.
+        least: The first or the last block of a lane is part of its neighbour if its cell is shorter than this.
+        near: Where it is shorter than this, all of it takes part in the second pass.
+        end_share: How much of it takes part elsewhere, relative to other blocks, in quarters.
+    """
+
+    lanes: int
+    block: int
+    share: int
+    least: int
+    near: int
+    end_share: int
+
+
+def shape_of(samples: int, rows: int, units: int, block_size: int) -> Shape:
+    """Rule rows so that neighbours of a shard come to lie as far apart as with py1e, with as few shards in use, to the ends.
+
+    How near it comes is in docs/order.md.
+
+    Args:
+        samples: Samples of the epoch.
+        rows: Canonical nodes.
+        units: Rounds through shards.
+        block_size: Over how many places of a row the samples of a shard spread out, about.
+    """
+    units = max(1, units)
+    unit = max(1, samples // units)
+    lanes = max(1, min(_MAX_LANES, units // rows // _LANE_UNITS, block_size // (4 * unit)))
+    hundredths = min(_BY_PART_OF_ROW[-1][0], 100 * block_size * rows // max(1, samples))
+    _, wide, least, near, end_share = next(numbers for numbers in _BY_PART_OF_ROW if hundredths <= numbers[0])
+    # A shard of py1e is in use for a block, but few of its samples stand near the ends of that.
+    width = block_size * wide // 100 - unit // 2
+    # Blocks of one shard are as small as they get. Below, shards keep more to themselves.
+    share = min(_WHOLE, max(0, (block_size - unit) * 16 * _WHOLE // (25 * unit)))
+    block = 1 if share < _WHOLE else max(unit, width // (2 * lanes))
+    return Shape(lanes, block, share, block * least // 100, block * near // 100, end_share)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Laid:
     """What some rows read in one epoch, laid out by slot: row after row, each row's lane after lane.
@@ -118,11 +184,8 @@ class Windowed:
         self._grid = dealing.grid
         self._span_key = derive_key(_EPOCH, seed, epoch)
         self._pass_keys = (derive_key(_FIRST, seed, epoch), derive_key(_SECOND, seed, epoch))
-        units = max(1, dealing.drawn.num_units)
-        unit_size = max(1, self._grid.samples // units)
-        self.lanes = max(1, min(_MAX_LANES, units // self._grid.rows // _LANE_UNITS, block_size // (4 * unit_size)))
-        # A shard is in use for two blocks of its lane: measured, that is as long as py1e has it in use, and as far spread.
-        self.lane_block = max(1, (block_size - 3 * unit_size // 4) // (2 * self.lanes), unit_size // 2)
+        self._stagger = derive_key(_STAGGER, seed, epoch) & 0xFFFFFFFF
+        self.shape = shape_of(self._grid.samples, self._grid.rows, dealing.drawn.num_units, block_size)
         none = np.empty(0, np.int64)
         self._laid = _Laid(frozenset(), none, none, none, none, (none, none))
 
@@ -137,30 +200,44 @@ class Windowed:
             Sample ids, int64 (N,).
         """
         laid = self._lay_out(rows)
-        slots = self._lane_slots(rows, columns)
-        for second in (True, False):
-            slots = self._pass(laid, slots, second=second, inverse=False)
+        slots = self._first_pass(laid, self._second_pass(laid, self._lane_slots(rows, columns)))
         span = np.searchsorted(laid.starts, slots, side='right') - 1
         numbers = laid.offsets[span] + slots - laid.starts[span]
         return laid.first_ids[span] + self._dealing.drawn.in_shard(laid.shards[span], numbers)
 
     def _lane_slots(self, rows: Int64Array, columns: Int64Array) -> Int64Array:
         """The slots of cells where the lanes of a row, read in turn, lie end to end."""
+        lanes = self.shape.lanes
         starts = self._grid.start_of(rows)
-        places, lanes = np.divmod(columns, self.lanes)
-        whole, rest = np.divmod(self._grid.start_of(rows + 1) - starts, self.lanes)
-        slots: Int64Array = starts + lanes * whole + np.minimum(lanes, rest) + places
+        places, lane = np.divmod(columns, lanes)
+        whole, rest = np.divmod(self._grid.start_of(rows + 1) - starts, lanes)
+        # Every other lane is read backwards, from the start of the next.
+        back = lane % 2
+        lane += back
+        slots: Int64Array = starts + lane * whole + np.minimum(lane, rest) + np.where(back, -1 - places, places)
         return slots
 
-    def _pass(self, laid: _Laid, slots: Int64Array, *, second: bool, inverse: bool) -> Int64Array:
-        """Permute slots within the blocks of a pass."""
-        bounds = laid.bounds[second]
-        block = np.searchsorted(bounds, slots, side='right')
-        first = bounds[block - 1]
-        keys = draw(self._pass_keys[second], first)
-        look_up = unpermute if inverse else permute
-        mixed: Int64Array = look_up(slots - first, bounds[block] - first, keys).astype(np.int64)
+    def _first_pass(self, laid: _Laid, slots: Int64Array) -> Int64Array:
+        """Permute slots within the blocks of the first pass."""
+        first, sizes = _blocks(laid.bounds[0], slots)
+        mixed: Int64Array = permute(slots - first, sizes, draw(self._pass_keys[0], first)).astype(np.int64)
         return first + mixed
+
+    def _second_pass(self, laid: _Laid, slots: Int64Array) -> Int64Array:
+        """Within the blocks of the second pass, let some slots change places with those half a block on; permute the others."""
+        starts, sizes = _blocks(laid.bounds[1], slots)
+        offsets = slots - starts
+        crossing = sizes // (2 * _CROSSING)
+        half = crossing * _CROSSING
+        crosses = (offsets % _CROSSING == 0) & (offsets < 2 * half)
+        mixed = offsets + np.where(offsets < half, half, -half)
+        others = np.flatnonzero(~crosses)
+        sizes, offsets, crossing = sizes[others], offsets[others], 2 * crossing[others]
+        # They close up, and open again.
+        offsets -= np.minimum(-(-offsets // _CROSSING), crossing)
+        found = permute(offsets, sizes - crossing, draw(self._pass_keys[1], starts[others])).astype(np.int64)
+        mixed[others] = found + np.minimum(found // (_CROSSING - 1) + 1, crossing)
+        return starts + mixed
 
     def _lay_out(self, rows: Int64Array) -> _Laid:
         """What at least these rows read. Threads may race: each finds what it needs, the last one is kept."""
@@ -209,35 +286,49 @@ class Windowed:
         self, row: Int64Array, row_starts: Int64Array, row_ends: Int64Array, span_starts: Int64Array
     ) -> tuple[Int64Array, Int64Array]:
         """The slots at which the blocks of both passes start; the slot after the last block of a row is there too."""
-        lane_starts, size = self._lane_starts(row_starts, row_ends), self.lane_block
-        # Each lane is ruled in cells of one block. Lanes, and rows by a low-discrepancy sequence, are staggered.
-        rows = np.repeat(row, self.lanes)
-        share = (rows * _GOLDEN_32 % (1 << 32)) * size >> 32
-        stagger = (np.arange(len(rows)) % self.lanes * size + share) // self.lanes
+        shape, size = self.shape, self.shape.block
+        lane_starts, lane_ends = self._lane_bounds(row_starts, row_ends)
+        lengths = lane_ends - lane_starts
+        # Each lane is ruled in cells of one block, in the direction in which it is read. Lanes, and rows by a low-discrepancy
+        # sequence, are staggered.
+        lane = np.tile(np.arange(shape.lanes), len(row))
+        share = ((np.repeat(row, shape.lanes) * _GOLDEN_32 + self._stagger) % (1 << 32) >> 12) * size >> 20
+        stagger = (lane * size + share) // shape.lanes
+        last_cell = -(-(lengths + stagger) // size) - 1
+        low = (size - stagger < shape.least).astype(np.int64)
+        high = np.maximum(low, last_cell - (lengths + stagger - last_cell * size < shape.least))
         # Spans, cut where a lane ends. Those whose middles lie in one cell are a block of the first pass.
         starts = _merge(span_starts, lane_starts)
         of_lane = np.searchsorted(lane_starts, starts, side='right') - 1
-        stops = np.minimum(np.append(starts[1:], row_ends[-1:]), row_ends[of_lane // self.lanes])
-        cell = ((starts + stops) // 2 - lane_starts[of_lane] + stagger[of_lane]) // size
+        stops = np.minimum(np.append(starts[1:], row_ends[-1:]), lane_ends[of_lane])
+        middles = (starts + stops) // 2 - lane_starts[of_lane]
+        middles = np.where(lane[of_lane] % 2, lengths[of_lane] - middles, middles)
+        cell = np.clip((middles + stagger[of_lane]) // size, low[of_lane], high[of_lane])
         begins = (np.diff(cell, prepend=-1) != 0) | (np.diff(of_lane, prepend=-1) != 0)
         first, of_lane = starts[begins], of_lane[begins]
-        # The second pass has its bounds in the middles of cells, but for a lane's first and last block: there, it mixes
-        # over as much as elsewhere.
-        lanes, at = np.unique(of_lane, return_index=True)
-        last = np.append(at[1:], len(of_lane)) - 1
-        offset = lane_starts[lanes] - stagger[lanes] + size // 2
-        low = (first[np.minimum(at + 1, last)] - offset) // size + 1
-        counts = np.maximum(0, -(-(first[last] - offset) // size) - low)
-        number = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        middles = np.repeat(offset + low * size, counts) + number * size
-        return _merge(first, row_ends), _merge(lane_starts, middles, row_ends)
+        end = np.minimum(np.append(first[1:], row_ends[-1:]), lane_ends[of_lane])
+        # The second pass has its bounds in the middles of blocks, or on both sides of a middle that it leaves alone. The block at
+        # the end of a lane has but one neighbour to mix with, so that more of it does.
+        reach = ((end - first) * shape.share + _WHOLE) // (2 * _WHOLE)
+        at_end = np.where(end - first < shape.near, end - first, reach * shape.end_share // 4)
+        is_first, is_last = first == lane_starts[of_lane], end == lane_ends[of_lane]
+        up_to = first + np.where(is_last, at_end, reach)
+        since = np.where(is_first, end - at_end, np.maximum(up_to, end - reach))
+        # Blocks begin with a shard, and so in many lanes at once where shards are of one size. Most of the way to the middles of
+        # the cells, bounds are staggered again, and blocks are still cut nearly in half.
+        centre = cell[begins] * size + size // 2 - stagger[of_lane]
+        centre = lane_starts[of_lane] + np.where(lane[of_lane] % 2, lengths[of_lane] - centre, centre)
+        shift = np.clip((centre - (first + end) // 2) * 3 // 4, -reach, reach)
+        shift[is_first | is_last | (shape.share < _WHOLE)] = 0
+        bounds = np.concatenate([(up_to + shift)[~is_first], (since + shift)[~is_last]])
+        return _merge(first, row_ends), _merge(lane_starts, bounds, row_ends)
 
-    def _lane_starts(self, row_starts: Int64Array, row_ends: Int64Array) -> Int64Array:
-        """The slot at which each lane of some rows starts, row after row, int64 (rows * lanes,)."""
-        lane = np.arange(self.lanes)
-        whole, rest = np.divmod(row_ends - row_starts, self.lanes)
-        starts: Int64Array = (row_starts[:, None] + lane * whole[:, None] + np.minimum(lane, rest[:, None])).ravel()
-        return starts
+    def _lane_bounds(self, row_starts: Int64Array, row_ends: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """The slots at which each lane of some rows starts and ends, row after row, int64 (rows * lanes,)."""
+        lane = np.arange(self.shape.lanes + 1)
+        whole, rest = np.divmod(row_ends - row_starts, self.shape.lanes)
+        bounds = row_starts[:, None] + lane * whole[:, None] + np.minimum(lane, rest[:, None])
+        return bounds[:, :-1].ravel(), bounds[:, 1:].ravel()
 
     def spans(self, rows: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
         """When the shards of some rows are read: about as exact as a shard has samples, and never too short.
@@ -253,20 +344,31 @@ class Windowed:
             return laid.starts, laid.starts, laid.starts, laid.starts
         loaded = np.array(sorted(laid.rows), np.int64)
         row_starts, row_ends = self._grid.start_of(loaded), self._grid.start_of(loaded + 1)
-        lane_starts = self._lane_starts(row_starts, row_ends)
+        lane_starts, lane_ends = self._lane_bounds(row_starts, row_ends)
         # A span that crosses the end of a lane is read in two stretches, each of one lane.
         first = _merge(laid.starts, lane_starts)
         of_lane = np.searchsorted(lane_starts, first, side='right') - 1
-        of_row = of_lane // self.lanes
+        of_row, lane = np.divmod(of_lane, self.shape.lanes)
         shards = laid.shards[np.searchsorted(laid.starts, first, side='right') - 1]
-        last = np.minimum(np.append(first[1:], row_ends[-1:]), row_ends[of_row]) - 1
+        last = np.minimum(np.append(first[1:], row_ends[-1:]), lane_ends[of_lane]) - 1
         # After the first pass a sample is somewhere in its block, after the second in one of the blocks that this touches.
         for bounds in laid.bounds:
             first = bounds[np.searchsorted(bounds, first, side='right') - 1]
             last = bounds[np.searchsorted(bounds, last, side='right')] - 1
-        first, last = ((slots - lane_starts[of_lane]) * self.lanes + of_lane % self.lanes for slots in (first, last))
+        back = lane % 2 == 1
+        first, last = (
+            np.where(back, lane_ends[of_lane] - 1 - slots[1], slots[0] - lane_starts[of_lane]) * self.shape.lanes + lane
+            for slots in ((first, last), (last, first))
+        )
         here = np.isin(loaded[of_row], rows)
         return shards[here], loaded[of_row[here]], first[here], last[here]
+
+
+def _blocks(bounds: Int64Array, slots: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """The start and the size of the block that each slot lies in (N,)."""
+    block = np.searchsorted(bounds, slots, side='right')
+    first = bounds[block - 1]
+    return first, bounds[block] - first
 
 
 def _merge(*ascending: Int64Array) -> Int64Array:

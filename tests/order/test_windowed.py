@@ -98,27 +98,46 @@ def test_each_sample_stands_anywhere_over_many_epochs() -> None:
     assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-def qualities(algo: str, sizes: np.ndarray, block_size: int, rows: int) -> ShuffleQuality:
-    """The mean of a few epochs."""
+def qualities(algo: str, sizes: np.ndarray, block_size: int, rows: int) -> tuple[ShuffleQuality, ShuffleQuality]:
+    """The mean of a few epochs, read forwards and backwards: the end of one is the beginning of the other."""
     config = OrderConfig(shuffle=True, shuffle_algo=algo, shuffle_block_size=block_size, num_canonical_nodes=rows)
-    found = [measure(order_of_node(config, sizes, epoch), sizes) for epoch in range(4)]
+    orders = [order_of_node(config, sizes, epoch) for epoch in range(6)]
     names = ShuffleQuality.__slots__
-    return ShuffleQuality(*(float(np.mean([getattr(quality, name) for quality in found])) for name in names))  # type: ignore[arg-type]
+    both = []
+    for step in (1, -1):
+        # Windows that are no whole number of shards long: blocks are, and the two would go in step.
+        found = [measure(order[::step], sizes, windows=41) for order in orders]
+        means = (float(np.mean([getattr(quality, name) for quality in found])) for name in names)
+        both.append(ShuffleQuality(*means))  # type: ignore[arg-type]
+    return both[0], both[1]
 
 
 @pytest.mark.parametrize(
-    ('shards', 'size', 'rows', 'block_size'),
-    [(400, 500, 1, 20_000), (400, 500, 1, 50_000), (2000, 100, 1, 20_000), (1600, 100, 4, 8_000), (200, 1000, 1, 20_000)],
+    ('shards', 'rows', 'block_size'),
+    [(400, 1, 200), (400, 1, 400), (400, 1, 2000), (400, 1, 4000), (400, 1, 10_000), (400, 1, 16_000), (1600, 4, 8000)],
 )
-def test_it_is_as_good_as_py1e(shards: int, size: int, rows: int, block_size: int) -> None:
-    """Nearly as far apart, with nearly as few shards and as even downloads, to the end; docs/order.md says how near."""
-    sizes = np.full(shards, size)
+def test_it_is_as_good_as_py1e(shards: int, rows: int, block_size: int) -> None:
+    """At least as far apart, with at most as many shards, from the first tenth to the last; docs/order.md says where not.
+
+    The last figure is for the error of six epochs.
+    """
+    sizes = np.full(shards, 100)
     ours, theirs = (qualities(algo, sizes, block_size, rows) for algo in ('windowed', 'py1e'))
-    assert ours.spread >= 0.98 * theirs.spread
-    assert ours.spread_at_end >= 0.97 * theirs.spread_at_end
-    assert ours.window <= 1.02 * theirs.window
-    assert ours.window_at_end <= 1.04 * theirs.window_at_end
-    assert ours.burst <= 1.3 * theirs.burst + 2
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.spread >= their.spread
+        assert our.spread_at_end >= 0.99 * their.spread_at_end
+        assert our.window <= their.window
+        assert our.window_at_end <= 1.01 * their.window_at_end
+    assert ours[0].in_use <= theirs[0].in_use
+    assert ours[0].burst <= 1.1 * theirs[0].burst + 1
+
+
+@pytest.mark.parametrize('block_size', [800, 4000])
+def test_it_is_as_good_as_py1e_with_uneven_shards(block_size: int) -> None:
+    sizes = np.random.default_rng(0).integers(1, 200, 400)
+    (ours, _), (theirs, _) = (qualities(algo, sizes, block_size, 1) for algo in ('windowed', 'py1e'))
+    assert ours.spread >= theirs.spread
+    assert ours.window <= theirs.window
 
 
 def test_what_quality_measures() -> None:

@@ -3,6 +3,8 @@
 import base64
 import json
 import logging
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -198,6 +200,27 @@ def test_what_we_cannot_sign_boto3_reads(
     assert 'it signs for s3 in us-east-1 as we do not' in caplog.text
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
     store.close()
+
+
+MOCKED = """
+import boto3, moto
+from streaming.store import open_store
+with moto.mock_aws():
+    boto3.client('s3').create_bucket(Bucket='bucket')
+    store = open_store('s3://bucket/prefix')
+    store.put('a', b'0123456789')
+    buffer = bytearray(5)
+    store.read_into('a', 2, memoryview(buffer))
+    print(store.get('a'), bytes(buffer), store.head('a').size)
+    store.close()
+"""
+
+
+def test_a_mock_of_boto3_stays_one() -> None:
+    """moto's answers in the service's place, and so nothing of ours may go out. In a process of its own: it mocks all of it."""
+    environment = {**os.environ, 'AWS_ACCESS_KEY_ID': 'a', 'AWS_SECRET_ACCESS_KEY': 'b', 'AWS_DEFAULT_REGION': 'us-east-1'}
+    run = subprocess.run([sys.executable, '-c', MOCKED], env=environment, check=True, capture_output=True, text=True, timeout=60)
+    assert run.stdout == "b'0123456789' b'23456' 10\n"
 
 
 @pytest.fixture

@@ -176,3 +176,21 @@ def test_older_signatures() -> None:
     with pytest.raises(UnlikeError, match=r'signs by AWS$'):
         find_route(client, lambda: credentials, {'Bucket': 'data'})
     client.close()
+
+
+def test_directory_buckets() -> None:
+    """Their requests are signed with credentials of a session, which boto3 asks for first."""
+    from botocore.awsrequest import AWSResponse
+
+    credentials = '<SessionToken>t</SessionToken><SecretAccessKey>s</SecretAccessKey><AccessKeyId>a</AccessKeyId>'
+    created = f'<R><Credentials>{credentials}<Expiration>2999-01-01T00:00:00Z</Expiration></Credentials></R>'.encode()
+    parsed = S3Options.parse('s3://data--use1-az4--x-s3?region=us-east-1', KEY)
+    login = log_in(parsed, unsigned=False)
+
+    def create(request: Any, **_: object) -> Any:
+        return AWSResponse(request.url, 200, {}, SimpleNamespace(stream=lambda: iter([created])))  # type: ignore[arg-type]
+
+    login.client.meta.events.register('before-send.s3.CreateSession', create)
+    with pytest.raises(UnlikeError, match='signs for s3express in us-east-1 as we do not'):
+        find_route(login.client, login.freeze, {'Bucket': parsed.bucket})
+    login.client.close()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import urllib3
+
 from streaming.errors import StoreError
 from streaming.store.s3.client import (
     LogIn,
@@ -114,7 +116,11 @@ class Session:
         def by_boto3() -> Response:
             answer = self.call('get_object', what, Key=name, **customer_key(self._options), **arguments)
             # boto3's body hides how many bytes came of one receive; the connection's own answer is behind it.
-            return Response(answer['Body']._raw_stream, what, self._options.transport)
+            raw = answer['Body']._raw_stream
+            if not isinstance(raw, urllib3.BaseHTTPResponse):  # of a hook that stands in for the service, as moto's mock does
+                metadata = answer['ResponseMetadata']
+                raw = urllib3.HTTPResponse(raw, metadata['HTTPHeaders'], metadata['HTTPStatusCode'], preload_content=False)
+            return Response(raw, what, self._options.transport)
 
         return self._read('GET', name, what, _given({'range': span, 'if-match': if_match}), by_boto3)
 

@@ -85,10 +85,13 @@ class Prefetcher:
     def advance(self, position: int) -> None:
         """Say that the reader has come to ``position``."""
         with self._changed:
-            self._position = position
+            was, self._position = self._position, position
+            begun = len(self._begun)
             while self._begun and self._begun[0][0] <= position:
                 self._begun_bytes -= self._begun.popleft()[1]
-            self._changed.notify_all()
+            # Threads that are woken at every step, and find nothing, take the interpreter from the reader.
+            if was == 0 or self._full_at == was or len(self._begun) < begun or self._is_head_within(position):
+                self._changed.notify_all()
 
     def wait_for(self, shard: int) -> None:
         """Return once the shard is here.
@@ -200,6 +203,10 @@ class Prefetcher:
                     return None
                 self._changed.wait(self._head_start_left() or None)
             return None
+
+    def _is_head_within(self, position: int) -> bool:
+        """Whether the next shard is no longer too far ahead of a position, by its first use alone."""
+        return self._head is not None and self._head[0] <= position + (self._ahead or 0)
 
     def _head_start_left(self) -> float:
         """Seconds for which only shards of the first position are fetched, so that others do not take the network from them."""

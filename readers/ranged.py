@@ -112,11 +112,27 @@ class RangedReader:
         self._read(start, self._image[start:end])
         self._spans.append((start, end))
 
+    def foreseen(self, numbers: Sequence[int], gap: int) -> list[tuple[int, int]]:
+        """Where samples must be by what the index says, to be read along with the head; nowhere if their sizes vary.
+
+        Small gaps are closed. The head has the last word: what was not foreseen is `missing`.
+        """
+        sizes = self._shard.column_sizes
+        known = [size for size in sizes if size is not None]
+        begin = self._shard.raw_data.bytes - sum(known) * self._shard.samples
+        if not sizes or len(known) < len(sizes) or begin < self.head_bytes:
+            return []
+        return coalesce([(begin + number * sum(known), begin + (number + 1) * sum(known)) for number in numbers], gap)
+
     def missing(self, numbers: Sequence[int], gap: int) -> list[tuple[int, int]]:
         """The ranges of samples that are not here, with small gaps closed. The head must be here."""
         assert self._offsets is not None
         wanted = [number for number in numbers if not self._has[number]]
-        return coalesce([(int(self._offsets[number]), int(self._offsets[number + 1])) for number in wanted], gap)
+        places = [(int(self._offsets[number]), int(self._offsets[number + 1])) for number in wanted]
+        return coalesce([place for place in places if not self._is_read(*place)], gap)
+
+    def _is_read(self, start: int, end: int) -> bool:
+        return any(begin <= start and end <= stop for begin, stop in self._spans)
 
     def add(self, numbers: Sequence[int]) -> None:
         """Note that the bytes of samples are here."""

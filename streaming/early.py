@@ -98,8 +98,13 @@ class EarlyReads:
     def _read(self, wanted: dict[int, list[int]]) -> set[int]:
         """Read the samples of shards by range, where that pays; the shards whose samples are now here."""
         readers = {shard: reader for shard in wanted if (reader := self._reader_for(shard, len(wanted[shard]))) is not None}
-        heads = [shard for shard, reader in readers.items() if not reader.has_head]
-        failed = self._call({shard: [readers[shard].read_head] for shard in heads}, wanted)
+        heads: dict[int, list[Callable[[], None]]] = {}
+        for shard, reader in readers.items():
+            if not reader.has_head:
+                ranges = reader.foreseen(wanted[shard], _GAP_BYTES)
+                pays = self._spend(shard, sum(end - start for start, end in ranges), len(ranges))
+                heads[shard] = [reader.read_head, *(partial(reader.read_range, *span) for span in ranges if pays)]
+        failed = self._call(heads, wanted)
         calls: dict[int, list[Callable[[], None]]] = {}
         for shard, reader in readers.items():
             if shard not in failed and reader.has_head:

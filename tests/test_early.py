@@ -107,6 +107,30 @@ def test_the_first_batch_comes_before_any_shard(
     assert dataset.stats()[str(tmp_path)]['fetched_bytes'] == sum(path.stat().st_size for path in remote.glob('*.mds'))
 
 
+@pytest.mark.parametrize('shuffle', [False, True])
+def test_where_sizes_are_fixed_the_first_batch_is_one_round_trip(tmp_path: Path, shuffle: bool) -> None:
+    """No request waits for the answer to another."""
+    remote = tmp_path / 'remote'
+    with MDSWriter(out=str(remote), columns={'tokens': 'ndarray:uint16:2048'}, size_limit=SHARD_BYTES) as writer:
+        for number in range(510):
+            writer.write({'tokens': np.full(2048, number, np.uint16)})
+    store = GatedStore(open_store(str(remote)))
+    heads, others = threading.Event(), threading.Event()
+
+    def meet(key: str) -> None:
+        _, start, _ = store.ranges[-1]
+        mine, other = (heads, others) if start == 0 else (others, heads)
+        mine.set()
+        assert other.wait(30), 'a head was waited for before samples were asked for'
+
+    store.before_range = meet
+    samples = iter(make(store, tmp_path / 'local', shuffle=shuffle, batch_size=4))
+    expected = iter(StreamingDataset(local=str(remote), batch_size=4, shuffle=shuffle))
+    assert [next(samples)['tokens'][0] for _ in range(4)] == [next(expected)['tokens'][0] for _ in range(4)]
+    store.gate.set()
+    samples.close()  # type: ignore[attr-defined]
+
+
 def test_samples_side_by_side_are_one_request(store: GatedStore, tmp_path: Path) -> None:
     samples = iter(make(store, tmp_path))
     next(samples)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming import MDSWriter
@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@settings(deadline=None)  # it opens a shard, and machines have other things to do
 @given(st.lists(st.lists(st.integers(0, 99), max_size=10), max_size=4), st.sampled_from([0, 50, 1 << 20]))
 def test_samples_in_parts_are_those_of_the_whole(folder: Path, batches: list[list[int]], gap: int) -> None:
     shard = ShardTable.from_json((folder / 'index.json').read_bytes(), 'index')[0]
@@ -86,3 +87,30 @@ def test_a_head_that_cannot_be_is_refused(folder: Path, at: int, value: int) -> 
     with pytest.raises(FormatError, match='oci://bucket/shard'):
         reader.read_head()
     assert reader[5]['id'] == 5, 'the whole is asked'
+
+
+def test_where_sizes_are_fixed_the_index_says_where_samples_are(tmp_path: Path, folder: Path) -> None:
+    columns = {'id': 'int', 'tokens': 'ndarray:uint16:32'}
+    with MDSWriter(out=str(tmp_path), columns=columns) as writer:
+        for number in range(50):
+            writer.write({'id': number, 'tokens': np.full(32, number, np.uint16)})
+    shard = ShardTable.from_json((tmp_path / 'index.json').read_bytes(), 'index')[0]
+    data = (tmp_path / shard.raw_data.basename).read_bytes()
+    read: list[tuple[int, int]] = []
+
+    def fill(start: int, buffer: memoryview) -> None:
+        read.append((start, start + len(buffer)))
+        buffer[:] = data[start : start + len(buffer)]
+
+    reader = RangedReader(shard, 'shard', fill, lambda: open_shard(tmp_path, shard))
+    spans = reader.foreseen([3, 4, 40], 0)
+    assert [end - start for start, end in spans] == [2 * 72, 72]
+    for span in spans:
+        reader.read_range(*span)
+    reader.read_head()
+    assert reader.missing([3, 4, 40], 0) == []
+    assert reader.missing([4, 5], 0) == [(spans[0][1], spans[0][1] + 72)]
+    reader.add([3, 4, 40])
+    assert [reader[number]['id'] for number in (3, 4, 40)] == [3, 4, 40]
+    varying = ShardTable.from_json((folder / 'index.json').read_bytes(), 'index')[0]
+    assert RangedReader(varying, 'shard', fill, lambda: open_shard(folder, varying)).foreseen([3], 0) == []

@@ -41,7 +41,7 @@ class GatedStore(WrapperStore):
     ) -> ObjectInfo | None:
         whole = len(buffer) == self.inner.head(key).size
         if whole:
-            assert self.gate.wait(30)
+            assert self.gate.wait(100)
         else:
             self.ranges.append((key, start, len(buffer)))
             self.before_range(key)

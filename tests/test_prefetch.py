@@ -79,7 +79,7 @@ def make(cache: Cache) -> Iterator[Callable[..., Prefetcher]]:
     yield build
     for prefetcher in made:
         prefetcher.close()
-        assert prefetcher.join(5)
+        assert prefetcher.join(30)
 
 
 def test_shards_are_begun_by_first_use(cache: Cache, make: Callable[..., Prefetcher]) -> None:
@@ -151,7 +151,7 @@ def test_a_wait_without_a_byte_ends(cache: Cache, make: Callable[..., Prefetcher
     real = cache.try_fetch
 
     def stuck(shard: int, check: Callable[[], None]) -> Tried:
-        cache.gates[0].wait(10)
+        cache.gates[0].wait(60)
         return real(shard, check)
 
     cache.try_fetch = stuck  # type: ignore[method-assign]

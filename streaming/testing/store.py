@@ -396,7 +396,7 @@ class StoreTests:
             assert queue.get() == [b'value'] * 3
             assert store.get('key') == b'value'
         for process in processes:
-            process.join(10)
+            process.join(60)
             assert process.exitcode == 0
 
     def test_close_and_use_again(self, store: Store) -> None:

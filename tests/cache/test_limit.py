@@ -134,7 +134,7 @@ def test_who_waits_for_room_is_woken(remote: Path, tmp_path: Path) -> None:
     while not pipe.exists():
         thread.join(0.01)
     free._shards._readers.close()
-    thread.join(10)
+    thread.join(60)  # it would wait for a hundred seconds
     assert found == [SAMPLES - 1]
 
 
@@ -220,11 +220,10 @@ def test_idle_costs_no_cpu(remote: Path, tmp_path: Path) -> None:
     dataset = make(remote, tmp_path, cache_limit=600_000, shuffle=True, shuffle_block_size=200)
     walk = iter(dataset)
     next(walk)
-    before = dataset.stats()
-    while (now := dataset.stats()) != before:  # until what is fetched ahead has come
-        before = now
-        time.sleep(0.2)
-    used = time.process_time()
-    time.sleep(1)
-    assert time.process_time() - used < 0.1
+    used: list[float] = []
+    while min(used, default=1.0) > 0.1 and len(used) < 20:  # what is fetched ahead has still to come at first
+        began = time.process_time()
+        time.sleep(1)
+        used.append(time.process_time() - began)
+    assert min(used) <= 0.1, used
     walk.close()  # type: ignore[attr-defined]

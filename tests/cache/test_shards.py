@@ -153,13 +153,13 @@ def test_a_busy_shard_is_left_to_who_fetches_it(world: World) -> None:
 
     def wait(key: str, start: int, buffer: memoryview) -> None:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     world.store.change = wait
     first, second = world.cache(), world.cache()
     fetching = threading.Thread(target=first.ensure, args=(0,))
     fetching.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     assert second.try_fetch(0) is Tried.ELSEWHERE
     waiting = threading.Thread(target=second.ensure, args=(0,))
     waiting.start()

@@ -98,7 +98,7 @@ def test_cp_that_is_interrupted(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
-        out, error = process.communicate(timeout=30)
+        out, error = process.communicate(timeout=100)
     assert (out, error) == (b'', b'')
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     left = {path.name for path in copy.iterdir()}

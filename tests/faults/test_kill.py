@@ -84,7 +84,7 @@ def kill_all(ranks: list[subprocess.Popen[str]]) -> set[int]:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
     for process in ranks:
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     return killed
 
 

@@ -119,7 +119,7 @@ def test_what_lasts_is_an_error_that_names_the_shard(server: OCIServer, tmp_path
     with pytest.raises(StreamingError, match=r'shard\.00003') as error:
         check_epoch(dataset, tmp_path, workers=2)
     assert says in str(error.value)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50  # what stalls does so for a minute
     assert not list(tmp_path.glob('shard.00003*'))
     # Once the cause is gone, the same process goes on.
     server.clear_faults()
@@ -224,7 +224,7 @@ def test_every_rank_that_needs_a_shard_learns_that_it_cannot_be_had(server: OCIS
     command = [sys.executable, '-c', RANK, server.url('data/raw'), str(tmp_path)]
     ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(3)]
     for process in ranks:
-        _, complaints = process.communicate(timeout=90)
+        _, complaints = process.communicate(timeout=110)
         assert process.returncode == 1
         assert re.search(r'Error: GET oci://.*shard\.\d+\.mds.*503', complaints), complaints
     assert not list(tmp_path.glob('shard.*'))

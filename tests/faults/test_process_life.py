@@ -188,8 +188,8 @@ def test_the_interpreter_ends_in_the_middle(server: OCIServer, tmp_path: Path, w
     if mode == 'wait':
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, complaints = process.communicate(timeout=60)
-    assert time.monotonic() - began < 20, 'the server is silent for ten minutes; nobody waits for it'
+    _, complaints = process.communicate(timeout=100)
+    assert time.monotonic() - began < 50, 'the server is silent for ten minutes; nobody waits for it'
     assert process.returncode == code
     assert 'Fatal Python error' not in complaints
     if mode in ('end', 'exit'):

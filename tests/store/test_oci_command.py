@@ -33,7 +33,7 @@ def test_the_command(free_port: int, tmp_path: Path) -> None:
         folder = Path(re.search('config_file=(.*)/config', url)[1])  # type: ignore[index]
         assert folder.is_dir()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ''
     assert not folder.exists()  # the key that it made
@@ -45,7 +45,7 @@ def test_the_command(free_port: int, tmp_path: Path) -> None:
         assert store.get('key') == b'value'
         store.close()
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_what_is_wrong_with_a_port(free_port: int) -> None:
@@ -54,7 +54,7 @@ def test_what_is_wrong_with_a_port(free_port: int) -> None:
             [sys.executable, '-m', 'streaming.testing.oci', '--port', str(free_port)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
         )
     assert done.returncode == 1

@@ -238,12 +238,21 @@ def test_instance_principal(instance: Place, query: str) -> None:
     store.close()
 
 
-def test_an_instance_principal_without_an_instance(place: Place, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+Within = Callable[[float, Callable[[], float]], None]
+
+
+def test_an_instance_principal_without_an_instance(
+    place: Place, monkeypatch: pytest.MonkeyPatch, free_port: int, within: Within
+) -> None:
     monkeypatch.setenv('OCI_METADATA_BASE_URL', f'http://127.0.0.1:{free_port}/opc/v2')
-    began = time.monotonic()
-    with pytest.raises(CredentialsError, match=r'oci://.*instance principal.*not an instance of OCI'):
-        open_store(f'{place.url}&auth=instance_principal').get('key')
-    assert time.monotonic() - began < 5
+
+    def seconds_to_fail() -> float:
+        began = time.monotonic()
+        with pytest.raises(CredentialsError, match=r'oci://.*instance principal.*not an instance of OCI'):
+            open_store(f'{place.url}&auth=instance_principal').get('key')
+        return time.monotonic() - began
+
+    within(5, seconds_to_fail)
 
 
 def test_the_region_of_the_instance(instance: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,12 +387,10 @@ def test_a_token_that_is_revoked_is_renewed_once_by_all(instance: Place) -> None
 def test_tokens_that_are_never_accepted(instance: Place) -> None:
     store = open_store(f'{instance.url}&auth=instance_principal', federation(instance))
     instance.tokens.get = lambda key_id: None  # type: ignore[method-assign]
-    began = time.monotonic()
     for _ in range(5):
         with pytest.raises(CredentialsError, match='instance principal'):
             store.get('key')
     assert instance.tokens.given == 2
-    assert time.monotonic() - began < 5
     store.close()
 
 

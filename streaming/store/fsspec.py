@@ -7,10 +7,13 @@ one tree, puts that are whole or not there. Their own caches are off. Options ar
 
 import asyncio
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent import futures
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +22,7 @@ from streaming.errors import (
     AlreadyExistsError,
     ArgumentError,
     CorruptError,
+    CredentialsError,
     DeniedError,
     MissingExtraError,
     NotFoundError,
@@ -42,8 +46,19 @@ _EXTRAS = {
 # A file written there grows under its name; elsewhere an object appears when it is complete.
 _FILE_SYSTEMS = frozenset({'file', 'local', 'sftp', 'ssh', 'ftp', 'smb', 'hdfs', 'webhdfs', 'dbfs'})
 _SSH = ('sftp', 'ssh')
+_READS_AHEAD = ('hf', 'dbfs')
 # Slower than this over a whole request, and it is given up; fsspec does not say what comes in between.
 _MIN_BYTES_PER_S = 8192
+_CONNECT_S = 4.0
+_CONNECTIONS = 64
+# Names of errors, for the packages that have them may not be here: aiohttp's, Azure's, Google's, paramiko's, the resolver's,
+# those of requests.
+_PASSING = frozenset(
+    {
+        'ClientConnectionError', 'ClientPayloadError', 'ServiceRequestError', 'TransportError', 'SSHException',
+        'NoValidConnectionsError', 'gaierror', 'ConnectionError', 'Timeout', 'RetryError', 'ChunkedEncodingError',
+    }
+)  # fmt: skip
 
 
 class FsspecStore(Store):
@@ -63,7 +78,7 @@ class FsspecStore(Store):
         self._timeout_s = timeout_s
         self.url = without_secrets(url).rstrip('/')
         # fsspec's loops and connections do not survive a fork.
-        self._by_process: dict[int, tuple[Any, str]] = {}
+        self._by_process: dict[int, _Opened] = {}
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, object]) -> Store:
@@ -89,20 +104,31 @@ class FsspecStore(Store):
     def __setstate__(self, state: tuple[str, dict[str, object], float]) -> None:
         self.__init__(state[0], state[1], timeout_s=state[2])  # type: ignore[misc]
 
-    def _open(self) -> tuple[Any, str]:
-        """The file system and the root's path in it."""
+    def _open(self) -> '_Opened':
+        """This process's file system. One whose connection has ended is made anew."""
         pid = os.getpid()
         found = self._by_process.get(pid)
+        if found is not None and not found.is_connected:
+            self._by_process.pop(pid, None)
+            found.close()
+            found = None
         if found is None:
             with self._translated(f'open {self.url}'):
-                # What sftp:// does not know itself it hands on to its connection, which refuses it.
-                listings = {} if self._protocol in _SSH else {'use_listings_cache': False}
-                system, root = self._make({'skip_instance_cache': True, **listings, **self._options})
-            found = self._by_process.setdefault(pid, (system, str(root).rstrip('/')))
+                system, root = self._make({'skip_instance_cache': True, **self._options})
+            made = _Opened(system, str(root).rstrip('/'))
+            found = self._by_process.setdefault(pid, made)
+            if found is not made:  # another thread was first
+                made.close()
         return found
 
     def _make(self, options: dict[str, Any]) -> tuple[Any, Any]:
         """The file system and the root's path in it, made anew."""
+        if self._protocol in _SSH:
+            from streaming.store.sftp import SFTP
+
+            in_url = {**SFTP._get_kwargs_from_urls(self._full_url), **options}
+            return SFTP(timeout_s=self._timeout_s, **in_url), SFTP._strip_protocol(self._full_url)
+        options.setdefault('use_listings_cache', False)
         if self._protocol in ('gs', 'gcs'):
             # Not the class that gcsfs registers: it asks over gRPC what kind of bucket it is, and gRPC does not survive a fork.
             from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]
@@ -111,21 +137,24 @@ class FsspecStore(Store):
             return system, system._strip_protocol(self._full_url)
         import fsspec  # type: ignore[import-untyped]
 
-        return fsspec.core.url_to_fs(self._full_url, **options)  # type: ignore[no-any-return]
+        system, root = fsspec.core.url_to_fs(self._full_url, **options)
+        if self._protocol == 'dbfs':
+            _limit(system.session, self._timeout_s)
+        return system, root
 
     def _call(self, name: str, *arguments: Any, size: int = 0, **keywords: Any) -> Any:
-        """Call the file system, with a deadline where it takes one."""
-        system = self._open()[0]
-        if getattr(system, 'async_impl', False):
-            keywords['timeout'] = self._timeout_s + size / _MIN_BYTES_PER_S
-        return getattr(system, name)(*arguments, **keywords)
+        """Call the file system, with a deadline."""
+        return self._open().call(self._timeout_s + size / _MIN_BYTES_PER_S, name, *arguments, **keywords)
+
+    def _reading(self) -> dict[str, object]:
+        """How to read no more than what was asked for: some read megabytes ahead."""
+        return {'cache_type': 'none'} if self._protocol in _READS_AHEAD else {}
 
     def _path(self, key: str) -> str:
-        return f'{self._open()[1]}/{check_key(key)}'
+        return f'{self._open().root}/{check_key(key)}'
 
     def _info(self, path: str) -> dict[str, Any]:
-        system = self._open()[0]
-        system.invalidate_cache()
+        self._open().system.invalidate_cache()
         found: dict[str, Any] = self._call('info', path)
         if found.get('type') == 'directory':
             raise FileNotFoundError(path)
@@ -143,7 +172,7 @@ class FsspecStore(Store):
             size = int(self._info(path)['size'])
             if limit_bytes is not None and size > limit_bytes:
                 raise CorruptError(f'{what}: {size} bytes, more than the {limit_bytes} that can be right')
-            data: bytes = self._call('cat_file', path, size=size) if size else b''
+            data: bytes = self._call('cat_file', path, size=size, **self._reading()) if size else b''
         if len(data) < size:
             raise UnavailableError(f'{what}: {len(data)} of {size} bytes came')
         return data
@@ -171,8 +200,8 @@ class FsspecStore(Store):
 
     def _read(self, path: str, start: int, end: int, what: str) -> bytes:
         try:
-            data: bytes = self._call('cat_file', path, start=start, end=end, size=end - start)
-        except FileNotFoundError:
+            data: bytes = self._call('cat_file', path, start=start, end=end, size=end - start, **self._reading())
+        except (FileNotFoundError, ConnectionError, TimeoutError):
             raise
         except Exception:  # file systems have no common error for a range beyond the end
             if int(self._info(path)['size']) < end:
@@ -188,6 +217,7 @@ class FsspecStore(Store):
 
     def put(self, key: str, source: bytes | Path, *, overwrite: bool = True) -> ObjectInfo:
         path, what, size = self._path(key), f'PUT {self.url_of(key)}', size_of(source)
+        opened = self._open()
         grows = self._protocol in _FILE_SYSTEMS
         folder = path.rpartition('/')[0]
         target = f'{folder}/.put-{uuid.uuid4().hex}.tmp' if grows else path
@@ -205,14 +235,24 @@ class FsspecStore(Store):
                 if stored != size:
                     raise UnavailableError(f'{what}: {stored} of {size} bytes were stored')
                 if grows:
-                    self._call('mv', target, path)
+                    self._move(target, path)
                 found = self._info(path)
             except BaseException:
-                if grows:
+                if grows and not opened.is_closed:
                     with suppress(Exception):  # whatever it is, the first failure is the one to show
-                        self._call('rm_file', target)
+                        self._remove(target)
                 raise
         return ObjectInfo(key, int(found['size']), _etag(found))
+
+    def _move(self, source: str, target: str) -> None:
+        try:
+            self._call('mv', source, target)
+        except FileExistsError:  # of dbfs:/, which replaces nothing
+            self._remove(target)
+            self._call('mv', source, target)
+
+    def _remove(self, path: str) -> None:
+        self._call('rm' if self._protocol == 'dbfs' else 'rm_file', path)  # which does not have the other
 
     def _exists(self, path: str) -> bool:
         try:
@@ -226,16 +266,15 @@ class FsspecStore(Store):
         return self._list(prefix, after)
 
     def _list(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        root = self._open()[1]
+        root = self._open().root
         folder = prefix.rpartition('/')[0]
         yield from self._walk(root, f'{folder}/' if folder else '', prefix, after)
 
     def _walk(self, root: str, base: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
         """Objects below ``base`` by key, folder by folder."""
-        system = self._open()[0]
         folder = f'{root}/{base}'.rstrip('/')
         with self._translated(f'LIST {self.url_of(base)}'):
-            system.invalidate_cache()
+            self._open().system.invalidate_cache()
             try:
                 entries = self._call('ls', folder, detail=True)
             except (FileNotFoundError, NotADirectoryError):
@@ -258,12 +297,12 @@ class FsspecStore(Store):
         path = self._path(key)
         with self._translated(f'DELETE {self.url_of(key)}'), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._info(path)
-            self._call('rm_file', path)
+            self._remove(path)
 
     def close(self) -> None:
-        system, _ = self._by_process.pop(os.getpid(), (None, ''))
-        if self._protocol in _SSH and system is not None:
-            system.client.close()  # it has a thread, which nothing else ends
+        opened = self._by_process.pop(os.getpid(), None)
+        if opened is not None:
+            opened.close()
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -275,8 +314,94 @@ class FsspecStore(Store):
             raise _error_of(error, what) from error
 
 
+class _Opened:
+    """A file system as one process has it open, and the calls that are under way. Any thread may use it.
+
+    Each call can be given up, when it is too late or the store is closed, whether or not the file system's own client can: a
+    coroutine is cancelled, any other call goes on in a thread that nobody waits for, until it ends by itself.
+    """
+
+    def __init__(self, system: Any, root: str) -> None:
+        self.system = system
+        self.root = root
+        self._lock = threading.Lock()
+        self._calls: set[futures.Future[Any]] = set()
+        self.is_closed = False
+
+    @property
+    def is_connected(self) -> bool:
+        """False where it has one connection for good, and that has ended."""
+        return bool(getattr(self.system, 'is_connected', True))
+
+    def call(self, limit_s: float, name: str, *arguments: Any, **keywords: Any) -> Any:
+        """What the file system's method returns, within so many seconds.
+
+        Raises:
+            TimeoutError: it was not there in time.
+            ConnectionAbortedError: the store was closed meanwhile.
+        """
+        asynchronous = getattr(self.system, f'_{name}', None)
+        if name in vars(self.system) and asyncio.iscoroutinefunction(asynchronous):  # fsspec has made one of the other
+            coroutine = asynchronous(*arguments, **keywords)
+            future: futures.Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self.system.loop)
+        else:
+            future = futures.Future()
+            method = getattr(self.system, name)
+            call = partial(self._make_call, future, method, *arguments, **keywords)
+            threading.Thread(target=call, name=f'fsspec-{name}', daemon=True).start()
+        with self._lock:
+            self._calls.add(future)
+            is_closed = self.is_closed
+        try:
+            if is_closed:
+                future.cancel()
+            return future.result(limit_s)
+        except (futures.CancelledError, asyncio.CancelledError) as error:
+            raise ConnectionAbortedError('its store was closed') from error
+        except futures.TimeoutError as error:
+            if future.done():  # the call's own
+                raise
+            raise TimeoutError(f'no answer within {limit_s:g} s') from error
+        finally:
+            future.cancel()
+            with self._lock:
+                self._calls.discard(future)
+
+    def _make_call(self, future: 'futures.Future[Any]', method: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        channel = getattr(self.system, 'channel', nullcontext)
+        try:
+            with channel():
+                result = method(*arguments, **keywords)
+        except BaseException as error:  # raised where the result is asked for, if it still is
+            with suppress(futures.InvalidStateError):
+                future.set_exception(error)
+        else:
+            with suppress(futures.InvalidStateError):
+                future.set_result(result)
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        with self._lock:
+            self.is_closed = True
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        if hasattr(self.system, 'is_connected'):
+            self.system.close()  # it has a thread, which nothing else ends
+
+
+def _limit(session: Any, timeout_s: float) -> None:
+    """Let a session of requests wait for no answer for ever, and leave further tries to us."""
+    from requests.adapters import HTTPAdapter
+
+    session.mount('https://', HTTPAdapter(max_retries=0, pool_maxsize=_CONNECTIONS))
+    session.request = partial(session.request, timeout=(min(_CONNECT_S, timeout_s), timeout_s))
+
+
 def _error_of(error: Exception, what: str) -> StoreError:
     text = f'{what}: {str(error) or type(error).__name__}'
+    if type(error.__cause__).__name__ == 'GatedRepoError':  # huggingface_hub says that there is no such repository
+        return DeniedError(f'{what}: {error.__cause__}')
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
         return NotFoundError(f'{what}: it does not exist')
     if isinstance(error, FileExistsError):
@@ -289,21 +414,19 @@ def _error_of(error: Exception, what: str) -> StoreError:
         found.status = status
         return found
     names = {cls.__name__ for cls in type(error).__mro__}
-    passing = isinstance(error, (TimeoutError, asyncio.TimeoutError, ConnectionError, EOFError))
-    if passing or names & {
-        'ClientConnectionError',
-        'ClientPayloadError',
-        'ServiceRequestError',
-        'TransportError',
-        'SSHException',
-    }:
+    if 'AuthenticationException' in names:  # sftp's: whoever asks is not who it should be
+        return CredentialsError(text)
+    if 'BadHostKeyException' in names:  # nor is the server
+        return StoreError(text)
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError, ConnectionError, EOFError)) or names & _PASSING:
         return UnavailableError(text)
     return StoreError(text)
 
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error of a client holds, under whichever name."""
-    for holder in (error, getattr(error, 'response', None), error.__cause__):
+    cause = error.__cause__
+    for holder in (error, getattr(error, 'response', None), cause, getattr(cause, 'response', None)):
         for name in ('status_code', 'status', 'code'):
             value = getattr(holder, name, None)
             with suppress(TypeError, ValueError):

@@ -1,12 +1,16 @@
 """Servers that the stores' tests talk to over TCP, on free ports."""
 
+import datetime
 import http.client
+import ipaddress
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -78,6 +82,39 @@ def s3_bucket(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     client.create_bucket(Bucket=bucket)
     yield bucket
     client.close()
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Files of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    folder = tmp_path_factory.mktemp('certificate')
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'loopback')])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    (folder / 'ca.pem').write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / 'key.pem').write_bytes(pem)
+    return folder / 'ca.pem', folder / 'key.pem'
 
 
 @pytest.fixture(scope='session')
@@ -170,16 +207,18 @@ def relay() -> Iterator[type[Relay]]:
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def serving(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[str]:
     """The URL of a server in threads that end with it."""
     server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that left
     server.shutdown_request = server.close_request  # type: ignore[method-assign]  # nothing between a handler and a reset
     thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
     thread.start()
     try:
-        yield f'http://127.0.0.1:{server.server_port}'
+        yield f'{"https" if context else "http"}://127.0.0.1:{server.server_port}'
     finally:
         server.shutdown()
         server.server_close()
@@ -187,7 +226,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @pytest.fixture(scope='module')
-def serve() -> Iterator[Callable[[type[BaseHTTPRequestHandler]], str]]:
-    """Start a server for this module's tests, and say its URL."""
+def serve() -> Iterator[Callable[..., str]]:
+    """Start a server for this module's tests, with TLS where it is given a context, and say its URL."""
     with ExitStack() as stack:
-        yield lambda handler: stack.enter_context(serving(handler))
+        yield lambda handler, context=None: stack.enter_context(serving(handler, context))

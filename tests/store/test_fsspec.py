@@ -35,7 +35,7 @@ class TestFsspecLocal(StoreTests):
 
 def test_a_failed_put_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FsspecStore(f'file://{tmp_path}')
-    system = store._open()[0]
+    system = store._open().system
 
     def fail(*args: object, **keywords: object) -> None:
         raise ConnectionResetError('gone')
@@ -90,7 +90,7 @@ def test_errors_of_other_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         def fail(*args: object, raised: Exception = raised, **keywords: object) -> None:
             raise raised
 
-        monkeypatch.setattr(store._open()[0], 'info', fail)
+        monkeypatch.setattr(store._open().system, 'info', fail)
         with pytest.raises(kind, match='HEAD') as error:
             store.head('key')
         assert error.value.__cause__ is raised

@@ -10,10 +10,13 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
+from streaming.errors import CancelledError
 from streaming.store import open_store
 from streaming.store.protocol import Store
 from streaming.testing.store import ODD_KEYS, StoreTests
@@ -36,6 +39,35 @@ class TestS3ByS3fs(CloudTests):
         store = open_store(f's3a://{s3_bucket}/{uuid.uuid4().hex}/p', {'endpoint_url': moto_endpoint})
         yield store
         store.close()
+
+
+def test_closing_cancels_within_a_second(within: Callable[[float, Callable[[], float]], None]) -> None:
+    """A coroutine of theirs, whose server is silent."""
+    pytest.importorskip('s3fs')
+    with socket.create_server(('127.0.0.1', 0)) as silent, ExitStack() as accepted:
+        silent.settimeout(30)
+        endpoint = f'http://127.0.0.1:{silent.getsockname()[1]}'
+        store = open_store('s3a://bucket/x', {'endpoint_url': endpoint, 'key': 'k', 'secret': 's'})
+
+        def seconds_to_close() -> float:
+            wanted = (
+                lambda: store.get('key'),
+                lambda: store.head('key'),
+                lambda: list(store.list()),
+                lambda: store.put('key', b''),
+            )
+            with ThreadPoolExecutor(len(wanted)) as pool:
+                calls = [pool.submit(call) for call in wanted]
+                for _ in wanted:
+                    accepted.enter_context(silent.accept()[0])
+                began = time.monotonic()
+                store.close()
+                for call in calls:
+                    with pytest.raises(CancelledError, match='its store was closed'):
+                        call.result(20)
+                return time.monotonic() - began
+
+        within(1.0, seconds_to_close)
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,6 @@
 """oci:// and s3:// over TLS, through a front that takes it off, with a certificate of our own authority."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 import threading
 from collections.abc import Iterator
@@ -16,37 +14,6 @@ from streaming.store import open_store
 from streaming.store.protocol import Store
 from streaming.testing.oci import OCIServer
 from streaming.testing.store import StoreTests
-
-
-def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.x509.oid import NameOID
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'loopback')])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    (folder / 'ca.pem').write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / 'key.pem').write_bytes(pem)
-    return folder / 'ca.pem', folder / 'key.pem'
 
 
 class Front:
@@ -101,11 +68,10 @@ class Front:
 
 
 @pytest.fixture(scope='module')
-def front(oci_server: OCIServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def front(oci_server: OCIServer, certificate: tuple[Path, Path]) -> Iterator[tuple[str, Path]]:
     """Endpoint, and the certificate to trust."""
-    certificate, key = write_certificate(tmp_path_factory.mktemp('tls'))
-    front = Front(oci_server.endpoint, certificate, key)
-    yield front.endpoint, certificate
+    front = Front(oci_server.endpoint, *certificate)
+    yield front.endpoint, certificate[0]
     front.stop()
 
 
@@ -161,24 +127,25 @@ def test_a_tunnel_through_a_proxy(front: tuple[str, Path], tls_url: str, relay: 
     assert relay.passed == [f'CONNECT {front[0].removeprefix("https://")}'] * 2
 
 
-def test_s3_over_tls(moto_endpoint: str, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_over_tls(
+    moto_endpoint: str, certificate: tuple[Path, Path], s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ('SSL_CERT_FILE', 'REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'):
         monkeypatch.delenv(name, raising=False)
-    certificate, key = write_certificate(tmp_path)
-    own = Front(moto_endpoint, certificate, key)
+    own = Front(moto_endpoint, *certificate)
     try:
         url = f's3://{s3_bucket}/prefix?endpoint={own.endpoint}'
-        trusting = open_store(f'{url}&ca_bundle={certificate}')
+        trusting = open_store(f'{url}&ca_bundle={certificate[0]}')
         trusting.put('key', b'x')
         assert trusting.get('key') == b'x'
         trusting.close()
         for name in ('AWS_CA_BUNDLE', 'SSL_CERT_FILE', 'REQUESTS_CA_BUNDLE'):
-            monkeypatch.setenv(name, str(certificate))
+            monkeypatch.setenv(name, str(certificate[0]))
             by_environment = open_store(url)
             assert by_environment.get('key') == b'x'
             by_environment.close()
             monkeypatch.delenv(name)
-        (tmp_path / 'config').write_text(f'[default]\nca_bundle = {certificate}\n')
+        (tmp_path / 'config').write_text(f'[default]\nca_bundle = {certificate[0]}\n')
         monkeypatch.setenv('AWS_CONFIG_FILE', str(tmp_path / 'config'))
         by_profile = open_store(url)
         by_profile.put('key', b'y')

@@ -15,7 +15,7 @@ from streaming.base.converters.dataframe_to_mds import is_json_compatible
 from streaming.errors import AlreadyExistsError, ArgumentError, ColumnTypeError, DeniedError
 from streaming.tools.copy import copy_dataset
 from streaming.tools.verify import verify_dataset
-from tests.cluster.conftest import objects
+from tests.cluster.conftest import need, objects
 
 # Starting a cluster takes its time where others want the cores, too.
 pytestmark = pytest.mark.timeout(400)
@@ -153,3 +153,12 @@ def test_what_has_no_encoding(spark_session: Any) -> None:
         infer_dataframe_schema(made)
     assert "'x'" in str(caught.value) and "'y'" in str(caught.value)
     assert not is_json_compatible(made.schema['y'].dataType)
+
+
+def test_the_table_of_types() -> None:
+    types = need('spark').types
+    from streaming.base.converters import SPARK_TO_MDS  # its keys are objects of Spark
+
+    found = (SPARK_TO_MDS[types.LongType()], SPARK_TO_MDS[types.DecimalType()], SPARK_TO_MDS[types.DayTimeIntervalType()])
+    assert found == ('int64', 'str_decimal', None)
+    assert SPARK_TO_MDS[types.ArrayType(types.FloatType())] == 'ndarray:float32'

@@ -7,7 +7,7 @@ from streaming.errors import ArgumentError
 from streaming.format.columns import get_encoding
 from streaming.writers.engines.load import load_extra
 
-__all__ = ['check_dataframe_columns', 'infer_dataframe_columns', 'is_json_compatible', 'spark_to_mds']
+__all__ = ['check_dataframe_columns', 'encodings_of_types', 'infer_dataframe_columns', 'is_json_compatible', 'spark_to_mds']
 
 # By the name of the type's class. Spark's integers have signs: uint8 and uint16, which mosaicml-streaming infers for the first
 # two, cannot hold all of their values. Who asks for those gets them.
@@ -28,6 +28,7 @@ _ENCODINGS = {
     'TimestampType': 'str',
     'TimestampNTZType': 'str',
 }
+_WITH_LENGTH = ('VarcharType', 'CharType')
 _NUMBERS = {'ByteType', 'ShortType', 'IntegerType', 'LongType', 'FloatType', 'DoubleType'}
 _JSON_LEAVES = {*_NUMBERS, 'StringType', 'VarcharType', 'CharType', 'BooleanType', 'NullType'}
 _NUMBERS_AS_TEXT = {'str_int', 'str_float', 'str_decimal'}
@@ -53,6 +54,19 @@ def spark_to_mds(data_type: Any) -> str | None:
     if name in _ENCODINGS:
         return _ENCODINGS[name]
     return 'json' if name in ('ArrayType', 'MapType', 'StructType') and is_json_compatible(data_type) else None
+
+
+def encodings_of_types() -> dict[Any, str | None]:
+    """The encoding for each of Spark's simple types and for arrays of its numbers; None where there is none.
+
+    Raises:
+        MissingExtraError: Spark is not installed.
+    """
+    types = load_extra('pyspark.sql.types', 'spark')
+    names = [name for name in (*_ENCODINGS, 'DayTimeIntervalType') if name not in _WITH_LENGTH]
+    simple = [getattr(types, name)() for name in names]
+    arrays = [types.ArrayType(kind) for name, kind in zip(names, simple, strict=True) if name in _NUMBERS]
+    return {kind: spark_to_mds(kind) for kind in (*simple, *arrays)}
 
 
 def infer_dataframe_columns(dataframe: Any) -> dict[str, str]:

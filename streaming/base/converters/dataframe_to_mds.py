@@ -3,9 +3,23 @@
 from typing import Any
 
 from streaming.writers.engines.dataframe import dataframe_to_mds
-from streaming.writers.engines.spark_types import check_dataframe_columns, infer_dataframe_columns, is_json_compatible
+from streaming.writers.engines.spark_types import (
+    check_dataframe_columns,
+    encodings_of_types,
+    infer_dataframe_columns,
+    is_json_compatible,
+)
 
-__all__ = ['dataframe_to_mds', 'infer_dataframe_schema', 'is_json_compatible']
+__all__ = ['SPARK_TO_MDS', 'dataframe_to_mds', 'infer_dataframe_schema', 'is_json_compatible']
+
+# Encodings by type. Its keys are objects of Spark, which is imported when somebody asks for them.
+SPARK_TO_MDS: dict[Any, str | None]
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'SPARK_TO_MDS':
+        return encodings_of_types()
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def infer_dataframe_schema(dataframe: Any, user_defined_cols: dict[str, Any] | None = None) -> dict[str, str] | None:

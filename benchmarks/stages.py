@@ -8,10 +8,12 @@ before it, except ``order``, ``samples`` and ``columns``, which stand alone.
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 from time import process_time
 from typing import Any
+
+import numpy as np
 
 from streaming import StreamingDataLoader, StreamingDataset, World
 from streaming.batches import collate
@@ -40,11 +42,15 @@ def main() -> None:
         return [plan.batch(0, index) for index in range(count)]
 
     ids = order()
+
+    def columns() -> Iterator[tuple[Any, Any]]:
+        return zip(ids, shards.batches(np.concatenate(ids), arguments.batch_size), strict=True)
+
     stages: dict[str, Callable[[], Iterable[Any]]] = {
         'order': order,
         'samples': lambda: (list(shards.read_many(some)) for some in ids),
-        'columns': lambda: (shards.columns(some) for some in ids),
-        'columns and tensors': lambda: (collate(shards.columns(some) or list(shards.read_many(some))) for some in ids),
+        'columns': columns,
+        'columns and tensors': lambda: (collate(found or list(shards.read_many(some))) for some, found in columns()),
         'loader': lambda: loader,
     }
     rounds: dict[str, list[float]] = {name: [] for name in stages}

@@ -30,6 +30,12 @@ Spans = Iterable[tuple[int, int]]
 _BYTE = np.dtype('u1')
 _HALF = np.dtype('<u2')
 _SIZE = np.dtype('<u4')
+# As `LONG_TEXT`, where texts are read as they lie, out of caches: Python has memory at hand for shorter copies.
+_LONG_TEXT_IN_ORDER = 512
+
+# Arrays of so many bytes are copied once rather than gathered.
+_LONG_ROW = 512
+
 _failures = (ValueError, OverflowError, LookupError)
 
 
@@ -131,26 +137,41 @@ class _Batch:
         self._places = places
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether the samples are of several shards."""
+        return len(self._parts) > 1
+
+    @property
     def first(self) -> Windows:
         """The shard that holds the first sample."""
         return self._parts[0][0]
 
     def take(self, windows_of: Callable[[Windows], NDArray[Any]], begin: Int64Array, *, ordered: bool = False) -> NDArray[Any]:
         """Values by where they begin; in the order of ``begin``, or in that of the batch."""
-        if len(self._parts) == 1:
+        if not self.is_mixed:
             return windows_of(self.first)[begin]
         first = windows_of(self.first)
+        if ordered and self._places is not None and first.ndim > 1 and first[0].nbytes >= _LONG_ROW:
+            return self._stack(windows_of, begin)
         found = np.empty((len(begin), *first.shape[1:]), first.dtype)
         for windows, part in self._parts:
             found[self._places[part] if ordered and self._places is not None else part] = windows_of(windows)[begin[part]]
         return found
+
+    def _stack(self, windows_of: Callable[[Windows], NDArray[Any]], begin: Int64Array) -> NDArray[Any]:
+        """What `take` gives in the order of the batch, copied once, and not first into the order of shards."""
+        assert self._places is not None
+        views = [view for windows, part in self._parts for view in map(windows_of(windows).__getitem__, begin[part].tolist())]
+        in_order = map(views.__getitem__, np.argsort(self._places).tolist())
+        stacked: NDArray[Any] = np.concatenate(list(in_order))
+        return stacked.reshape(len(begin), *views[0].shape)
 
     def read(self, read: Callable[[Windows, Spans], list[Any]], begin: Int64Array, end: Int64Array) -> list[Any]:
         """Values by where they begin and end, in the order of the batch; ``read`` is given these of one shard."""
         found: list[Any] = []
         for windows, part in self._parts:
             found += read(windows, zip(begin[part].tolist(), end[part].tolist(), strict=True))
-        if self._places is None or len(self._parts) == 1:
+        if self._places is None or not self.is_mixed:
             return found
         in_order = [None] * len(found)
         for place, value in zip(self._places.tolist(), found, strict=True):
@@ -204,7 +225,8 @@ def _texts(batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
         view = windows.view
         return [str(view[start:stop], 'utf-8') for start, stop in spans]
 
-    return batch.read(read_long if (end - begin).max(initial=0) >= LONG_TEXT else read, begin, end)
+    long = LONG_TEXT if batch.is_mixed else _LONG_TEXT_IN_ORDER
+    return batch.read(read_long if (end - begin).sum() >= long * len(begin) else read, begin, end)
 
 
 def _others(encoding: Encoding, batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:

@@ -17,11 +17,15 @@ __all__ = ['SampleReader']
 # Samples whose shards are looked at together.
 _TOGETHER = 1024
 
+# The most that is gathered before it is asked for. More would only drive what is asked for out of the caches of a core.
+_TOGETHER_BYTES = 256 << 10
+
 # Shards that are kept open beside the pool's, while samples of them are read one after the other.
 _APART = 128
 
-# Samples a shard that pay for looking at a shard's columns at once.
-_FEW = 5
+# Samples a shard that pay for looking at a shard's columns at once; where samples are long, it saves a copy of them.
+_FEW, _FEW_LONG = 5, 2
+_LONG = 512
 
 
 class SampleReader:
@@ -36,6 +40,7 @@ class SampleReader:
         self._table = table
         self._starts: Sequence[int] = table.starts.tolist()
         self._get = readers.get
+        self._mean_bytes = max(1.0, float(table.raw_bytes.sum()) / max(1, table.num_samples))
 
     def read(self, sample_id: int) -> dict[str, Any]:
         """One sample. The id must be one of the dataset's."""
@@ -64,7 +69,7 @@ class SampleReader:
             found, parts = [int(shards[0])], [numbers]
         else:
             found, parts, places = _by_shard(shards, numbers)
-            if len(found) * _FEW > len(shards):
+            if len(found) * (_FEW_LONG if self._mean_bytes >= _LONG else _FEW) > len(shards):
                 return None
         with ExitStack() as leases:
             whole = []
@@ -74,6 +79,20 @@ class SampleReader:
                     return None
                 whole.append(mapped)
             return gather(whole, parts, places)
+
+    def batches(self, sample_ids: Int64Array, size: int) -> Iterator[dict[str, Column] | None]:
+        """What `columns` gives of each batch of ``size`` samples; the last may be smaller. Small ones are gathered together."""
+        together = size * max(1, min(_TOGETHER, int(_TOGETHER_BYTES / self._mean_bytes)) // size)
+        for first in range(0, len(sample_ids), together):
+            ids = sample_ids[first : first + together]
+            parts = [slice(at, at + size) for at in range(0, len(ids), size)]
+            columns = self.columns(ids) if len(parts) > 1 else None
+            for part in parts:
+                yield (
+                    self.columns(ids[part])
+                    if columns is None
+                    else {name: column[part].copy() for name, column in columns.items()}
+                )
 
     def _read_some(self, shards: Int64Array, numbers: Int64Array) -> Iterator[dict[str, Any]]:
         found, parts, places = _by_shard(shards, numbers)

@@ -50,7 +50,8 @@ def _collate_values(values: list[Any]) -> Any:
 
 def _collate_column(column: Column) -> Any:
     if isinstance(column, list):
-        return default_collate(column)
+        # Of text and bytes default_collate makes nothing else.
+        return column if type(column[0]) in (str, bytes) else default_collate(column)
     if column.ndim > 1:
         return torch.from_numpy(column)
     dtype = _dtype_of_numbers(column.dtype)

@@ -277,15 +277,29 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
 
     def _walk_whole(self, plan: Plan, begun: Begun, drop_last: bool) -> Iterator[list[Any] | dict[str, Column]]:
         """Batches as columns; as lists of samples where they cannot be had so."""
-        with closing(self._arriving(plan, begun)) as batches:
-            for ids, is_real in batches:
+        with closing(self._whole_batches(plan, begun)) as batches:
+            for ids, is_real, columns in batches:
                 if drop_last and len(ids) < (self.batch_size or 1):
                     return
-                columns = self._shards.columns(ids)
                 if columns is None:
                     yield list(self._samples(ids) if is_real is None else self._marked(ids, is_real))
                 else:
                     yield columns if is_real is None else {**columns, 'is_padding': ~is_real}
+
+    def _whole_batches(
+        self, plan: Plan, begun: Begun
+    ) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None, dict[str, Column] | None], None, None]:
+        """This worker's batches, and their columns where they can be had."""
+        if self._shards.is_remote:
+            with closing(self._arriving(plan, begun)) as batches:
+                for ids, is_real in batches:
+                    yield ids, is_real, self._shards.columns(ids)
+            return
+        size = self.batch_size or 1
+        for ids, is_real in self._here(plan):
+            for number, columns in enumerate(self._shards.batches(ids, size)):
+                part = slice(number * size, (number + 1) * size)
+                yield ids[part], None if is_real is None else is_real[part], columns
 
     def _arriving(self, plan: Plan, begun: Begun) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None], None, None]:
         """The samples of each of this worker's batches, once they can be read, and with a masked tail which are not padding."""

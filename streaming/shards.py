@@ -46,6 +46,7 @@ class DatasetShards:
         read: See `SampleReader.read`. It brings a shard that is not here.
         read_many: See `SampleReader.read_many`; likewise.
         columns: See `SampleReader.columns`; likewise.
+        batches: See `SampleReader.batches`; likewise.
 
     Raises:
         ArgumentError: no shard fits into the limit.
@@ -74,7 +75,8 @@ class DatasetShards:
         self._readers = ReaderPool(self._open, _OPEN_SHARDS)
         samples = SampleReader(self.table, self._readers)
         self.num_samples = self.table.num_samples
-        self.read, self.read_many, self.columns = samples.read, samples.read_many, samples.columns
+        self.read, self.read_many = samples.read, samples.read_many
+        self.columns, self.batches = samples.columns, samples.batches
         _open.add(self)
 
     @property

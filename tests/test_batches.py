@@ -97,6 +97,22 @@ def test_loaders_agree(folder: str, workers: int, drop_last: bool, tail: str) ->
         assert_same(list(whole), list(samples))
 
 
+@pytest.mark.parametrize('batch_size', [7, 64])
+def test_long_arrays_and_texts_of_many_shards(tmp_path: Path, batch_size: int) -> None:
+    columns = {'fixed': 'ndarray:int16:40,8', 'headed': 'ndarray', 'text': 'str'}
+    with MDSWriter(out=str(tmp_path), columns=columns, size_limit=30_000, exist_ok=True) as writer:
+        for number in range(150):
+            array = np.arange(number, number + 320, dtype=np.int16).reshape(40, 8)
+            writer.write({'fixed': array, 'headed': array.reshape(20, 16), 'text': f'é{number}' * 100})
+    for shuffle in (False, True):
+        whole = StreamingDataLoader(make(str(tmp_path), batch_size=batch_size, shuffle=shuffle), batch_size=batch_size)
+        samples = DataLoader(make(str(tmp_path), batch_size=batch_size, shuffle=shuffle), batch_size=batch_size)
+        found = list(whole)
+        assert_same(found, list(samples))
+        assert all(batch['fixed'].is_contiguous() and batch['headed'].is_contiguous() for batch in found)
+        assert all(batch['fixed'].untyped_storage().nbytes() == batch['fixed'].nbytes for batch in found), 'batches share memory'
+
+
 def test_a_batch_can_be_written_to_and_outlives_the_shard(folder: str) -> None:
     loader = StreamingDataLoader(make(folder, shuffle=False), batch_size=20)
     batch = next(iter(loader))
@@ -203,15 +219,16 @@ def test_a_cache_with_a_limit(folder: str, tmp_path: Path) -> None:
 
 def test_a_batch_costs_the_same_however_many_samples_it_has(tmp_path: Path) -> None:
     with MDSWriter(out=str(tmp_path), columns={'a': 'ndarray:uint16', 'b': 'int', 'c': 'float32', 'd': 'bool'}) as writer:
-        for number in range(4000):
+        for number in range(6000):
             writer.write({'a': np.arange(8, dtype=np.uint16), 'b': number, 'c': 0.5, 'd': True})
     counts = {}
-    for batch_size in (20, 1000):
+    for batch_size in (20, 1000, 1400):
         loader = StreamingDataLoader(make(str(tmp_path), shuffle=False, batch_size=batch_size), batch_size=batch_size)
         batches = iter(loader)
         next(batches)
         counts[batch_size] = calls_of(lambda batches=batches: [next(batches) for _ in range(3)]).total()
-    assert counts[1000] <= counts[20] + 20
+    assert counts[1400] <= counts[1000] + 20
+    assert counts[20] <= counts[1000] / 3, 'small ones are made several at once'
 
 
 def test_a_map_style_dataset_gives_batches_to_a_plain_loader(folder: str) -> None:

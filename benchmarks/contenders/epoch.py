@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 import threading
 import time
 import urllib.request
@@ -11,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from harness import memory
 
 __all__ = ['bare_gets', 'litdata', 'mds']
 
@@ -70,19 +71,10 @@ def _served(url: str) -> dict[str, Any]:
     return {'requests': counted['requests'], 'fetched_mb': round(counted['bytes'] / 1e6, 1)}
 
 
-def _take_memory(local: str, size: int) -> None:
-    """Have memory for so many bytes of files. What nothing uses for a second goes back to the host of a virtual machine, and the
-    first to need it again waits for it: up to 2 ns a byte, more than any of the contenders takes for one."""
-    zeros = bytes(RANGE_BYTES)
-    with tempfile.TemporaryFile(dir=Path(local).parent) as file:
-        for _ in range(0, size, len(zeros)):
-            file.write(zeros)
-
-
 def _epoch(open_loader: Any, url: str, local: str, size: int) -> dict[str, Any]:
     """Seconds from before the dataset is made to the first batch, ``first_s``, and to the end of the epoch, ``value``."""
     _served(url)
-    _take_memory(local, size)
+    memory.take(Path(local).parent, size)
     first_s = 0.0
     samples = total = 0
     begin = time.perf_counter()
@@ -100,7 +92,7 @@ def bare_gets(dataset: str, url: str, local: str, size: int) -> dict[str, Any]:
     import urllib3
 
     _served(url)
-    _take_memory(local, size)
+    memory.take(Path(local).parent, size)
     pool = urllib3.HTTPConnectionPool(urlsplit(url).hostname or '', urlsplit(url).port, maxsize=CONNECTIONS)
     Path(local).mkdir(parents=True)
     buffers = threading.local()

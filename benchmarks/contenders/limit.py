@@ -19,6 +19,7 @@ import xxhash
 import zstandard
 
 from contenders.collate import BATCH, measure_batches
+from harness import memory
 from harness.clock import calls_per_second, items_per_second
 from harness.workloads import TOKENS, VECTOR
 
@@ -156,19 +157,29 @@ def _collated(folder: str, workload: str) -> Iterator[dict[str, Any]]:
             rows.clear()
 
 
-def codec(folder: str, cores: int, level: int = 3) -> dict[str, Any]:
-    """Samples a second that zstd and xxh64 alone take of the raw shards in a folder, as many at a time as there are cores."""
+def codec(folder: str, cores: int, out: str | None = None, level: int = 3) -> dict[str, Any]:
+    """Samples a second that zstd and xxh64 alone take of the raw shards in a folder, as many at a time as there are cores.
+
+    What is packed is written to files in ``out``. Default: None, it is dropped.
+    """
     entries = json.loads((Path(folder) / 'index.json').read_bytes())['shards']
     shards = [(Path(folder) / entry['raw_data']['basename']).read_bytes() for entry in entries]
 
-    def pack(data: bytes) -> int:
+    if out is not None:
+        Path(out).mkdir(exist_ok=True)
+
+    def pack(number: int) -> int:
+        data = shards[number]
         packed = zstandard.ZstdCompressor(level=level).compress(data)
         xxhash.xxh64(data).digest()
         xxhash.xxh64(packed).digest()
+        if out is not None:
+            (Path(out) / f'{number}.zstd').write_bytes(packed)
         return len(packed)
 
+    memory.take(Path(folder).parent, 2 * sum(map(len, shards)))
     begin = perf_counter()
     with ThreadPoolExecutor(cores) as threads:
-        packed = sum(threads.map(pack, shards))
+        packed = sum(threads.map(pack, range(len(shards))))
     elapsed = perf_counter() - begin
     return {'value': sum(entry['samples'] for entry in entries) / elapsed, 'packed_mb': round(packed / 1e6, 1)}

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,8 +17,9 @@ from litdata.streaming.writer import BinaryWriter
 from torch.utils.data import default_collate
 
 from contenders.collate import BATCH, measure_batches
+from harness import memory
 from harness.clock import calls_per_second, items_per_second
-from harness.workloads import samples
+from harness.workloads import WORKLOADS, samples
 
 __all__ = ['batches', 'iterate', 'loader', 'random_access', 'start', 'write']
 
@@ -31,6 +33,7 @@ def write(
     given = list(samples(workload, count))
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
+    memory.take(Path(folder).parent, 2 * count * WORKLOADS[workload].sample_bytes)
     begin = perf_counter()
     writer = BinaryWriter(folder, chunk_bytes=size_limit, compression=compression)
     for number, sample in enumerate(given):

@@ -1,6 +1,7 @@
 """Ours and mosaicml-streaming: the same lines under either package, as both are imported and called alike."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 import streaming
 from contenders.collate import BATCH, measure_batches
+from harness import memory
 from harness.clock import calls_per_second, items_per_second
 from harness.workloads import WORKLOADS, samples
 from streaming import LocalDataset, MDSWriter, StreamingDataLoader, StreamingDataset
@@ -20,6 +22,7 @@ def write(
 ) -> dict[str, Any]:
     """Samples written a second, from making the writer to its end."""
     given = list(samples(workload, count))
+    memory.take(Path(folder).parent, 2 * count * WORKLOADS[workload].sample_bytes)
     begin = perf_counter()
     with MDSWriter(
         out=folder,

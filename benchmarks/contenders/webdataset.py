@@ -4,6 +4,7 @@ import glob
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -11,8 +12,9 @@ import webdataset
 from torch.utils.data import default_collate
 
 from contenders.collate import BATCH, measure_batches
+from harness import memory
 from harness.clock import items_per_second
-from harness.workloads import samples
+from harness.workloads import WORKLOADS, samples
 
 __all__ = ['batches', 'iterate', 'loader', 'start', 'write']
 
@@ -36,6 +38,7 @@ def write(folder: str, workload: str, count: int, size_limit: int = 1 << 26) -> 
     keys = {name: f'{name}.{_EXTENSIONS[name]}' for name in given[0]}
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
+    memory.take(Path(folder).parent, 2 * count * WORKLOADS[workload].sample_bytes)
     begin = perf_counter()
     with webdataset.ShardWriter(f'{folder}/%06d.tar', maxsize=size_limit, verbose=0) as writer:
         for number, sample in enumerate(given):

@@ -1,6 +1,7 @@
 """docs/benchmarks.md: the targets and how far we are, and every measurement."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from report.plots import file_name
@@ -79,8 +80,16 @@ def _targets(results: Results) -> str:
     for target in TARGETS:
         verdicts = target.judge(results)
         rows.append(f'| {target.work} | {target.aim} | {"; ".join(found.measured for found in verdicts)} | {_say(verdicts)} |')
-    whys = [f'- {target.aim}: {target.why}' for target in TARGETS if target.why and _missed(target.judge(results))]
+    whys = []
+    for target, work in zip(TARGETS, _works(), strict=True):
+        if target.why and _missed(target.judge(results)):
+            whys.append(f'- {work}, {target.aim}: {target.why}')
     return '\n'.join([*rows, *(['', 'What keeps us from the rest:', '', *whys] if whys else [])])
+
+
+def _works() -> list[str]:
+    """Of each target; where it has none, it is that of the one before."""
+    return list(accumulate((target.work for target in TARGETS), lambda before, work: work or before))
 
 
 def _missed(verdicts: list[Verdict]) -> bool:

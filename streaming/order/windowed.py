@@ -229,12 +229,13 @@ class Windowed:
         offsets = slots - starts
         crossing = sizes // (2 * _CROSSING)
         half = crossing * _CROSSING
-        crosses = (offsets % _CROSSING == 0) & (offsets < 2 * half)
+        # The first of each few slots crosses. (NumPy divides by a constant quickly, but takes its time over a remainder.)
+        few = offsets // _CROSSING
         mixed = offsets + np.where(offsets < half, half, -half)
-        others = np.flatnonzero(~crosses)
+        others = np.flatnonzero((few * _CROSSING != offsets) | (offsets >= 2 * half))
         sizes, offsets, crossing = sizes[others], offsets[others], 2 * crossing[others]
-        # They close up, and open again.
-        offsets -= np.minimum(-(-offsets // _CROSSING), crossing)
+        # The others close up, and open again.
+        offsets -= np.minimum(few[others] + 1, crossing)
         found = permute(offsets, sizes - crossing, draw(self._pass_keys[1], starts[others])).astype(np.int64)
         mixed[others] = found + np.minimum(found // (_CROSSING - 1) + 1, crossing)
         return starts + mixed

@@ -185,7 +185,7 @@ def test_thousands_of_parts(tmp_path: Path) -> None:
     store = open_store(f'mem://{tmp_path.name}')
     for number in range(3000):
         store.put(f'{number // 100}/{number}/index.json', index)
-    begun = time.monotonic()
+    used = time.process_time()
     merge_index(f'mem://{tmp_path.name}')
     assert len(json.loads(store.get('index.json'))['shards']) == 3000 * len(json.loads(index)['shards'])
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - used < 20  # of the processor: each part once, not each with each

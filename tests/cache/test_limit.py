@@ -62,6 +62,21 @@ def test_never_over_the_limit_and_every_sample_right(
     assert dataset.stats()[str(tmp_path)]['evicted_shards'] > 10
 
 
+def test_jobs_with_different_limits_both_come_to_the_end(remote: Path, tmp_path: Path, watch: Callable[[Path], Any]) -> None:
+    total = int(table_of(remote).raw_bytes.sum())
+    jobs = [
+        make(remote, tmp_path, cache_limit=int(part * total), shuffle=True, shuffle_block_size=200, shuffle_seed=number)
+        for number, part in enumerate((0.4, 0.8))
+    ]
+    seen: list[list[int]] = [[], []]
+    with watch(tmp_path) as disk:
+        for samples in zip(*jobs, strict=True):
+            for ids, sample in zip(seen, samples, strict=True):
+                ids.append(sample['id'])
+    assert [sorted(ids) for ids in seen] == [list(range(SAMPLES))] * 2
+    assert disk.most <= 0.8 * total
+
+
 def test_random_access_evicts_what_was_used_longest_ago(remote: Path, tmp_path: Path) -> None:
     table = table_of(remote)
     dataset = make(remote, tmp_path, cache_limit=60_000 + 5 * int(table.raw_bytes.max()))

@@ -90,7 +90,8 @@ def wake(book: Book, folder: Path) -> None:
         book.waiting = 0
         return
     try:
-        with suppress(BlockingIOError):  # as many wake-ups as a pipe holds are on their way
+        # As many wake-ups as a pipe holds are on their way; or whoever waited went a moment ago.
+        with suppress(BlockingIOError, BrokenPipeError):
             os.write(descriptor, b'.' * min(book.waiting, 64))
     finally:
         os.close(descriptor)

@@ -1,6 +1,8 @@
 """What every test is held to: it leaves no thread, no child process and nothing in shared memory behind. And stores by URL."""
 
+import datetime
 import gc
+import ipaddress
 import os
 import re
 import sys
@@ -140,3 +142,36 @@ def serve() -> Callable[[Store], str]:
         return f'served://{name}'
 
     return add
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Files of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    folder = tmp_path_factory.mktemp('certificate')
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'loopback')])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    (folder / 'ca.pem').write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / 'key.pem').write_bytes(pem)
+    return folder / 'ca.pem', folder / 'key.pem'

@@ -17,7 +17,6 @@ import pytest
 from streaming import LocalDataset
 from streaming.errors import FormatError, NotFoundError
 from streaming.writers.convert import convert
-from tests.store.test_tls import write_certificate
 
 ROWS = [{'id': number, 'text': f'row {number} ✓'} for number in range(900)]
 LINES = ''.join(json.dumps(row) + '\n' for row in ROWS).encode()
@@ -62,7 +61,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope='module', params=['http', 'https'])
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]
+) -> Iterator[str]:
     """The URL of a server, with a certificate of our own authority where it has one, and files on it."""
     folder = tmp_path_factory.mktemp('site')
     (folder / 'a b ü.jsonl').write_bytes(LINES)
@@ -74,13 +75,12 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     server.daemon_threads = True
     with pytest.MonkeyPatch.context() as patch:
         if request.param == 'https':
-            certificate, key = write_certificate(tmp_path_factory.mktemp('tls'))
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate, key)
+            context.load_cert_chain(*certificate)
             server.socket = context.wrap_socket(server.socket, server_side=True)
             for name in ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE'):
                 patch.delenv(name, raising=False)
-            patch.setenv('SSL_CERT_FILE', str(certificate))
+            patch.setenv('SSL_CERT_FILE', str(certificate[0]))
         thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02})
         thread.start()
         yield f'{request.param}://127.0.0.1:{server.server_port}'

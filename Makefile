@@ -23,9 +23,9 @@ help:
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py $(ARGS)
 
-# Two processes, a whole file each: the suite waits for servers and ranks as much as it computes.
+# Three processes, a whole file each: the suite waits for servers and ranks as much as it computes, so that two cores are not busy.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/cluster $(ARGS)
 
 # One process: the clusters have enough of their own.
 test-cluster: .venv/installed-cluster
@@ -73,12 +73,13 @@ clean:
 	echo '       Install one (on Debian and Ubuntu: apt install python3 python3-venv), or: make PYTHON=/path/to/python3' >&2; \
 	exit 1
 
+# Nothing is compiled before it is imported: of what is installed most never is, and it takes a quarter of the time.
 # The stamp is older than what it was made from -> install again, which takes seconds where nothing changed.
 # compat: a plain path to this checkout, which type checkers and editors understand.
 .venv/installed-%: .venv/made setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --retries 5 --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --disable-pip-version-check --retries 5 --progress-bar off --quiet --constraint constraints.txt \
-	    --no-build-isolation --config-settings editable_mode=compat --editable '.[$*]'
+	    --no-compile --no-build-isolation --config-settings editable_mode=compat --editable '.[$*]'
 	@touch $@
 
 .PRECIOUS: .venv/installed-% .venv/made

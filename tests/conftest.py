@@ -5,6 +5,7 @@ import gc
 import ipaddress
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -17,6 +18,10 @@ from hypothesis import settings
 
 from streaming.store import register_store
 from streaming.store.protocol import Store
+
+# A shell starts what is to run in the background with SIGINT ignored, which tests of Ctrl-C would pass on to their processes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile('no deadline', deadline=None)

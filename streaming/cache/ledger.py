@@ -8,6 +8,7 @@ import fcntl
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,12 @@ _PATIENCE_S = 60.0
 # Keeps the threads of this process out; locks of the kernel keep out other processes. One for all folders, so that several can be
 # held at once in any process without a deadlock among its threads.
 _threads = threading.RLock()
+
+# How often the thread that has it has it.
+_depth = 0
+
+# What is to be closed by whoever has no more use for `_threads`.
+_ended: 'deque[_Open]' = deque()
 
 # The books that this process has open, by device and inode: two descriptors of one file would drop each other's leases.
 _books: dict[tuple[int, int], Book] = {}
@@ -104,12 +111,20 @@ class _Open:
         self.gate = -1
         self.book: Book | None = None
 
+    def end(self) -> None:
+        """Close it, without waiting: at once, or when no thread of this process has a folder any more.
+
+        The garbage collector may call it anywhere: in a thread that the holder of a folder waits for, or in the holder itself.
+        """
+        _ended.append(self)
+        _close_ended()
+
     def close(self) -> None:
-        with _threads:
-            self.drop_book()
-            if self.gate >= 0:
-                os.close(self.gate)
-                self.gate = -1
+        """For who has `_threads`."""
+        self.drop_book()
+        if self.gate >= 0:
+            os.close(self.gate)
+            self.gate = -1
 
     def drop_book(self) -> None:
         book, self.book = self.book, None
@@ -123,10 +138,43 @@ class _Open:
 _all_open: 'weakref.WeakSet[_Open]' = weakref.WeakSet()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep other threads out for the block."""
+    global _depth
+    try:
+        with _threads:
+            _depth += 1
+            try:
+                yield
+            finally:
+                _depth -= 1
+    finally:
+        _close_ended()
+
+
+def _close_ended() -> None:
+    """Close what has ended, unless a thread is in the middle of something: it does so when it is done."""
+    global _depth
+    while _ended and _threads.acquire(blocking=False):
+        try:
+            if _depth:
+                return
+            _depth += 1
+            try:
+                while _ended:
+                    _ended.popleft().close()
+            finally:
+                _depth -= 1
+        finally:
+            _threads.release()
+
+
 def _forget_inherited() -> None:
     """In a forked process: locks of the parent are not ours, and ours must not be the parent's."""
-    global _threads
-    _threads = threading.RLock()
+    global _threads, _depth
+    _threads, _depth = threading.RLock(), 0
+    _ended.clear()
     for opened in list(_all_open):
         opened.close()
 
@@ -154,7 +202,7 @@ class Ledger:
         self._listing = listing
         self._open = _Open()
         _all_open.add(self._open)
-        self.close = weakref.finalize(self, self._open.close)
+        self.close = weakref.finalize(self, self._open.end)
         with self.locked():
             pass
 
@@ -175,7 +223,7 @@ class Ledger:
         Raises:
             DeadlineError: another process holds the folder and does not get on.
         """
-        with _threads:
+        with _one_thread():
             gate = self._lock_folder()
             try:
                 yield self._current_book()
@@ -265,7 +313,7 @@ def _is_named(path: Path, descriptor: int) -> bool:
 @contextmanager
 def unused(folder: Path) -> Iterator[bool]:
     """Whether no process, this one included, uses the cache of a hidden folder. If so, nobody begins to within the block."""
-    with _threads:
+    with _one_thread():
         gate = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import threading
 import time
+from _thread import start_new_thread
 from contextlib import suppress
 from pathlib import Path
 
@@ -147,7 +148,9 @@ def lock_within(descriptor: int, timeout_s: float) -> bool:
             done.set()
         os.close(copy)
 
-    threading.Thread(target=wait, name='streaming-lock', daemon=True).start()
+    # Not a threading.Thread, whose start() waits for it without a deadline: in its first steps it may be made to collect garbage,
+    # and that may wait for what our caller holds.
+    start_new_thread(wait, ())
     done.wait(timeout_s)
     with guard:
         is_late = not done.is_set()

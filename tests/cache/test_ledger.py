@@ -1,17 +1,19 @@
 """The state file of a cache folder, under real processes: sums, leases, and what becomes of it when it is lost or torn."""
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from streaming.cache.book import FETCHED, FOUND, CacheCounters
+from streaming.cache.book import FETCHED, FOUND, Book, CacheCounters
 from streaming.cache.ledger import Ledger
 from streaming.errors import DeadlineError, StaleCacheError
 
@@ -53,6 +55,48 @@ def open_ledger():
 """
     command = [sys.executable, '-c', head + script, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def is_closed(book: Book) -> bool:
+    return book.is_closed
+
+
+def test_a_forgotten_ledger_waits_for_no_thread(ledger: Ledger, tmp_path: Path) -> None:
+    # The collector may come to it in a thread that the holder of the folder is waiting for.
+    other = open_ledger(tmp_path / 'other')
+    book = other.book
+    assert book is not None
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ledger.locked():
+            held.set()
+            assert go_on.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(60)
+    ended = threading.Thread(target=other.close)
+    ended.start()
+    ended.join(20)
+    stuck = ended.is_alive()
+    closed_meanwhile = is_closed(book)
+    go_on.set()
+    holder.join(60)
+    assert not stuck
+    assert not closed_meanwhile
+    assert is_closed(book)
+
+
+def test_a_forgotten_ledger_does_not_disturb_who_holds_a_folder(ledger: Ledger, tmp_path: Path) -> None:
+    other = open_ledger(tmp_path / 'other')
+    book = other.book
+    assert book is not None
+    with ledger.locked(), ledger.locked():
+        del other
+        gc.collect()
+        assert not is_closed(book)
+    assert is_closed(book)
 
 
 def test_sums_survive_their_process(ledger: Ledger) -> None:

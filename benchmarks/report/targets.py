@@ -140,8 +140,8 @@ TARGETS = (
         '',
         'within 2x of a NumPy gather',
         near('batch/0_workers', 2, ('tokens', 'tokens shuffled')),
-        'the gather has its order as an array, made before; ours is computed batch by batch, and the samples of a batch looked up '
-        'by formula',
+        'the gather has its order as an array, made before; ours is computed batch by batch, and the samples of a batch looked '
+        'up by formula',
     ),
     Target('constructor to first batch, 10^8 samples', '100x mosaicml-streaming', starts(100)),
     Target(

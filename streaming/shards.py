@@ -237,7 +237,7 @@ class DatasetShards:
         lease = stream.cache.hold(number)
         try:
             reader = open_shard()
-        except BaseException:
+        except BaseException:  # Ctrl-C too gives the lease back
             lease.release()
             raise
         if reader.data.nbytes:

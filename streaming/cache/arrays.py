@@ -6,7 +6,6 @@ Only orders of mosaicml-streaming need any. The file's name says all that the ar
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.cache.locks import wait_for_lock
+from streaming.files import new_file
 
 __all__ = ['SharedArrays']
 
@@ -56,7 +56,8 @@ class SharedArrays:
                 array = np.ascontiguousarray(compute(), np.int64)
                 lock.beat()
                 self._make_room(array.nbytes)
-                self._write(path, array)
+                with new_file(path) as file:
+                    np.save(file, array)
                 self._forget_old()
                 mapped = self._map(path)
                 found = array if mapped is None else mapped
@@ -71,16 +72,6 @@ class SharedArrays:
         with suppress(FileNotFoundError):
             os.utime(path)  # in use: not among the first to go
         return array
-
-    def _write(self, path: Path, array: NDArray[np.int64]) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._folder, suffix='.part')
-        try:
-            with os.fdopen(descriptor, 'wb') as file:
-                np.save(file, array)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
 
     def _forget_old(self) -> None:
         """Remove arrays that nobody has asked for lately, and what killed processes left."""

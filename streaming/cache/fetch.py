@@ -3,21 +3,19 @@
 Nothing here decides what is fetched when, or who else may be fetching it.
 """
 
-import heapq
 import logging
-import mmap
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from streaming.errors import CancelledError, CorruptError, StoreError
+from streaming.cache import transfer
+from streaming.cache.transfer import Scratch, Turn
+from streaming.errors import CorruptError, StoreError
 from streaming.format.compression import get_codec
 from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
@@ -27,9 +25,6 @@ from streaming.threads import CallerThreads
 __all__ = ['FetchPolicy', 'ObjectVersion', 'ShardFetch', 'zip_scratch']
 
 logger = logging.getLogger(__name__)
-
-# The most requests in flight for the shards of one process: each has a buffer, and a few dozen fill any link.
-_REQUESTS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +79,7 @@ class ShardFetch:
                 continue
             for attempt in range(self.policy.refetches + 1):
                 try:
-                    with _buffers:
+                    with transfer.buffers:
                         self._bring(stored, raw)
                 except CorruptError as error:
                     if attempt == self.policy.refetches:
@@ -109,7 +104,7 @@ class ShardFetch:
         self.scratch.unlink(missing_ok=True)
         packed.unlink(missing_ok=True)
         try:
-            with _Scratch(self.scratch) as file, packed.open('wb') if keep else nullcontext() as zip_file:
+            with Scratch(self.scratch) as file, packed.open('wb') if keep else nullcontext() as zip_file:
                 # Raw bytes are written where they come, by the threads that read them.
                 target = None if compressed else file
                 # Closed at once, not when the traceback of an error is forgotten: it has threads.
@@ -127,7 +122,7 @@ class ShardFetch:
             raise
 
     def _unpack(
-        self, chunks: Iterator[memoryview], stored: FileInfo, raw: FileInfo, file: '_Scratch', zip_file: BinaryIO | None
+        self, chunks: Iterator[memoryview], stored: FileInfo, raw: FileInfo, file: 'Scratch', zip_file: BinaryIO | None
     ) -> None:
         """Hold the stored bytes and the raw ones against the index as they arrive, and write to ``file`` what is decompressed."""
         url = self.store.url_of(stored.basename)
@@ -159,7 +154,7 @@ class ShardFetch:
         file.write_at(data, done)
         check_raw.finish()
 
-    def _read_object(self, file: FileInfo, target: '_Scratch | None') -> Generator[memoryview, None, None]:
+    def _read_object(self, file: FileInfo, target: 'Scratch | None') -> Generator[memoryview, None, None]:
         """The object's bytes in order, read as parallel ranges, each good until the next is asked for.
 
         Args:
@@ -171,188 +166,32 @@ class ShardFetch:
         ranges = [(start, min(step, file.bytes - start)) for start in range(0, file.bytes, step)]
         if len(ranges) <= 1:
             for start, size in ranges:
-                yield from _buffers.lend(self._read_range(file.basename, start, size, version, target))
+                yield from transfer.buffers.lend(self._read_range(file.basename, start, size, version, target))
             return
         pending: deque[Future[memoryview]] = deque()
         with (
-            _turns.of_one_shard() as turn,
+            transfer.turns.of_one_shard() as turn,
             CallerThreads[memoryview](min(self.policy.parallel, len(ranges)), 'streaming-range') as threads,
         ):
             for start, size in ranges:
                 pending.append(threads.submit(partial(self._read_in_turn, turn, file.basename, start, size, version, target)))
                 if len(pending) > self.policy.parallel:
-                    yield from _buffers.lend(pending.popleft().result())
+                    yield from transfer.buffers.lend(pending.popleft().result())
             while pending:
-                yield from _buffers.lend(pending.popleft().result())
+                yield from transfer.buffers.lend(pending.popleft().result())
 
     def _read_in_turn(
-        self, turn: '_Turn', key: str, start: int, size: int, version: 'ObjectVersion', target: '_Scratch | None'
+        self, turn: 'Turn', key: str, start: int, size: int, version: 'ObjectVersion', target: 'Scratch | None'
     ) -> memoryview:
         with turn:
             return self._read_range(key, start, size, version, target)
 
-    def _read_range(self, key: str, start: int, size: int, version: 'ObjectVersion', target: '_Scratch | None') -> memoryview:
-        buffer = _buffers.take(size)
+    def _read_range(self, key: str, start: int, size: int, version: 'ObjectVersion', target: 'Scratch | None') -> memoryview:
+        buffer = transfer.buffers.take(size)
         version.check(self.store.read_into(key, start, buffer, on_bytes=self.on_bytes))
         if target is not None:
             target.write_at(buffer, start)
         return buffer
-
-
-class _Turns:
-    """Whose request is next, where all shards of a process together may have so many in flight: that of the shard begun first.
-
-    So shards come one after the other, each over many connections, and not all of them late.
-    """
-
-    def __init__(self, limit: int = _REQUESTS) -> None:
-        self._lock = threading.Lock()
-        self._free = limit
-        self._shards = 0
-        self._waiting: list[tuple[int, int, Future[None]]] = []
-        self._waited = 0
-
-    @contextmanager
-    def of_one_shard(self) -> Iterator['_Turn']:
-        """The turns of a shard that is begun now; at the end of the block whoever waits for one gets none."""
-        with self._lock:
-            self._shards += 1
-            turn = _Turn(self, self._shards)
-        try:
-            yield turn
-        finally:
-            self._drop(turn.shard)
-
-    def take(self, shard: int) -> None:
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            granted: Future[None] = Future()
-            self._waited += 1
-            heapq.heappush(self._waiting, (shard, self._waited, granted))
-        granted.result()
-
-    def give_back(self) -> None:
-        with self._lock:
-            if self._waiting:
-                heapq.heappop(self._waiting)[2].set_result(None)
-            else:
-                self._free += 1
-
-    def _drop(self, shard: int) -> None:
-        with self._lock:
-            dropped = [granted for other, _, granted in self._waiting if other == shard]
-            self._waiting = [waiting for waiting in self._waiting if waiting[0] != shard]
-            heapq.heapify(self._waiting)
-        for granted in dropped:
-            granted.set_exception(CancelledError('the fetch of the shard was given up'))
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A shard's turns; a block is one of them."""
-
-    turns: _Turns
-    shard: int
-
-    def __enter__(self) -> None:
-        self.turns.take(self.shard)
-
-    def __exit__(self, *_: object) -> None:
-        self.turns.give_back()
-
-
-_turns = _Turns()
-
-
-class _Buffers:
-    """Memory for ranges, which goes from one to the next while anything is fetched: the system takes longer to make some than the
-    network to fill it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._fetches = 0
-        self._free: list[memoryview] = []
-
-    def take(self, size: int) -> memoryview:
-        """A buffer of so many bytes, whatever they are."""
-        with self._lock:
-            while self._free:
-                found = self._free.pop()
-                if len(found) >= size:
-                    return found[:size]
-        # Not a bytearray: it would be cleared here, with Python's lock held.
-        made = mmap.mmap(-1, size)
-        if hasattr(mmap, 'MADV_HUGEPAGE'):
-            with suppress(OSError):  # a kernel without huge pages
-                made.madvise(mmap.MADV_HUGEPAGE)
-        return memoryview(made)
-
-    def lend(self, buffer: memoryview) -> Iterator[memoryview]:
-        """Yield a buffer that was taken, and give it back when the next thing is asked for."""
-        yield buffer
-        with self._lock:
-            if self._fetches:
-                self._free.append(memoryview(buffer.obj))
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._fetches += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._fetches -= 1
-            if not self._fetches:
-                self._free.clear()
-
-
-_buffers = _Buffers()
-
-
-def _forget_inherited() -> None:
-    """In a forked process: they are of another's fetches, and perhaps another's thread has a lock."""
-    global _turns, _buffers
-    _turns, _buffers = _Turns(), _Buffers()
-
-
-os.register_at_fork(after_in_child=_forget_inherited)
-
-
-class _Scratch:
-    """The temporary file of a shard, written by several threads. Once it is closed, a late one changes nothing any more."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open('wb', buffering=0)
-        self._changed = threading.Condition()
-        self._writing = 0
-        self._closed = False
-
-    def write_at(self, data: bytes | memoryview, start: int) -> None:
-        """Write bytes to their place."""
-        with self._changed:
-            if self._closed:
-                raise CancelledError(f'the fetch into {self._file.name} was given up')
-            self._writing += 1
-        try:
-            rest = memoryview(data)
-            while rest:
-                done = os.pwrite(self._file.fileno(), rest, start)
-                rest, start = rest[done:], start + done
-        finally:
-            with self._changed:
-                self._writing -= 1
-                self._changed.notify_all()
-
-    def __enter__(self) -> '_Scratch':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._closed = True
-            # Its descriptor may be another file's the next moment.
-            self._changed.wait_for(lambda: not self._writing)
-        self._file.close()
 
 
 class ObjectVersion:

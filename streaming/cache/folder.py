@@ -13,7 +13,6 @@ Everything in the hidden folder can be lost without harm.
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from urllib.parse import quote
 from streaming.cache.locks import wait_for_lock
 from streaming.cache.refresh import forget_stale
 from streaming.errors import CorruptError, NotFoundError, StaleCacheError
+from streaming.files import new_file
 from streaming.format.index import ShardTable
 from streaming.store.protocol import Store
 
@@ -51,19 +51,11 @@ def default_cache_path(remote: str, split: str | None) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, and a crash leaves no half of it."""
+    """Write a file of the dataset, to be read by whom the user's umask lets."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            file.write(data)
-        # mkstemp is private to the user; data files get what the user's umask gives.
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    with new_file(path) as file:
+        file.write(data)
+        os.fchmod(file.fileno(), 0o666 & ~_umask())
 
 
 def _umask() -> int:

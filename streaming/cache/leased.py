@@ -120,7 +120,7 @@ class LeasedReader:
             self._ledger.add(waited_ms=waited_ms)
         try:
             reader, book = self._open_shard(), lease.taken_over()
-        except BaseException:
+        except BaseException:  # Ctrl-C too gives the lease back
             lease.release()
             raise
         book.touch(self._shard)

@@ -112,7 +112,7 @@ def _acquire(path: Path, flags: int) -> FileLock:
             if not named:
                 _raise_failure(descriptor)
             os.ftruncate(descriptor, 0)  # what a holder wrote who was killed before it could remove the file
-        except BaseException:
+        except BaseException:  # Ctrl-C too, or the lock would be held for ever
             os.close(descriptor)
             raise
         if named:
@@ -237,6 +237,6 @@ def wait_for_lock(path: Path, timeout_s: float, what: str) -> FileLock:
                     f'waited {timeout_s:g} s for {what}: another process holds {path} and has made no progress; '
                     'see which with "fuser" or "lsof", and end it, or raise download_timeout'
                 )
-    except BaseException:
+    except BaseException:  # whoever is not there to take the lock, for whatever reason, shall not get it
         waiter.abandon()
         raise

@@ -4,8 +4,6 @@ A plan's file holds when each shard of the folder is used. It is named for all t
 never stale. An iterator says which plan it follows, which comes next, and where it is; that vanishes with its process.
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from streaming.cache.book import Book, Int64Array
 from streaming.cache.eviction import next_uses, one_after_the_other, soonest
 from streaming.cache.ledger import Ledger
 from streaming.cache.locks import try_lock
+from streaming.files import new_file
 
 __all__ = ['Follower', 'Plans']
 
@@ -55,14 +54,8 @@ class Plans:
         with lock:
             if path.exists():
                 return
-            descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix='.part')
-            try:
-                with os.fdopen(descriptor, 'wb') as file:
-                    np.save(file, np.ascontiguousarray(compute(), np.int32))
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            with new_file(path) as file:
+                np.save(file, np.ascontiguousarray(compute(), np.int32))
             self._forget_old()
 
     @staticmethod

@@ -189,7 +189,7 @@ class ShardCache:
         if lease is not None:
             try:
                 self._fetch(shard, info, lock, check_cancelled)
-            except BaseException:
+            except BaseException:  # whatever it was, the room is given back
                 with self.ledger.locked() as book:
                     book.held[shard] = self._bytes_on_disk(info)
                 lease.release()

@@ -36,7 +36,7 @@ class _Commands(TyperGroup):
             # Whoever read our output has seen enough. The interpreter flushes once more when it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
-        except Exception as error:
+        except Exception as error:  # of whatever a command does, a line and no traceback
             if isinstance(error, typer.Abort) or hasattr(error, 'exit_code'):  # Typer's own, which it shows itself
                 raise
             if ctx.params.get('debug'):

@@ -237,7 +237,7 @@ class FsspecStore(Store):
                 if grows:
                     self._move(target, path)
                 found = self._info(path)
-            except BaseException:
+            except BaseException:  # also when it is interrupted, nothing half-written stays
                 if grows and not opened.is_closed:
                     with suppress(Exception):  # whatever it is, the first failure is the one to show
                         self._remove(target)

@@ -20,7 +20,7 @@ import urllib3
 
 from streaming.errors import CorruptError, UnavailableError
 from streaming.store.network import NETWORK_ERRORS, TransportSettings, network_error, proxy_of, trust
-from streaming.store.wire import Answer, request_on_open_connection
+from streaming.store.wire import Answer, request_on_open_connection, size_of_body
 
 __all__ = ['OpenConnections', 'Response', 'Transport']
 
@@ -46,8 +46,7 @@ class Response:
         self.status = raw.status
         # Those of an Answer are in lower case.
         self.headers = raw.headers if isinstance(raw, Answer) else {name.lower(): value for name, value in raw.headers.items()}
-        length = self.headers.get('content-length', '')
-        self.size = int(length) if length.isdigit() and 'transfer-encoding' not in self.headers else None
+        self.size = size_of_body(self.headers)
         self._finished = False
 
     def __enter__(self) -> 'Response':

@@ -16,7 +16,7 @@ import urllib3
 from urllib3._version import __version__
 from urllib3.exceptions import ProtocolError
 
-__all__ = ['Answer', 'request_on_open_connection']
+__all__ = ['Answer', 'request_on_open_connection', 'size_of_body']
 
 # Of these alone urllib3 changes nothing.
 _TARGET = re.compile(r"/(?:[\w.~!$&'()*+,;=:@/-]|%[0-9A-F]{2})*(?:\?(?:[\w.~!$&'()*+,;=:@/?-]|%[0-9A-F]{2})*)?", re.ASCII)
@@ -24,6 +24,7 @@ _HEADER = re.compile(r'[\w-]+: [\t\x20-\x7e\xa0-\xff]*', re.ASCII)
 _END_OF_HEAD = re.compile(rb'\n\r?\n')
 _STATUS = re.compile(r'HTTP/1\.1 ([2-5]\d\d)(?: .*)?')
 _HEAD_BYTES = 1 << 16
+_LENGTH = re.compile(r'[0-9]{1,18}')
 _USER_AGENT = f'python-urllib3/{__version__}'
 _PORTS = {'http': 80, 'https': 443}
 
@@ -96,7 +97,7 @@ def request_on_open_connection(
     try:
         connection.sock.sendall(head)
         return _read_head(pool, connection, method)
-    except BaseException:
+    except BaseException:  # half an answer may be on it: no other request must have it
         connection.close()
         pool._put_conn(None)
         raise
@@ -148,7 +149,14 @@ def _read_head(pool: Any, connection: Any, method: str) -> Answer | urllib3.HTTP
 def _has_plain_body(status: int, headers: Mapping[str, str], method: str) -> bool:
     if method == 'HEAD':
         return True
-    return status not in (204, 304) and headers.get('content-length', '').isdigit() and 'transfer-encoding' not in headers
+    return status not in (204, 304) and size_of_body(headers) is not None
+
+
+def size_of_body(headers: Mapping[str, str]) -> int | None:
+    """What the headers of an answer, by lower-case name, say of its body's bytes; None where they do not."""
+    length = headers.get('content-length', '')
+    # Not isdigit(), which is true of digits that int() does not take, and of more than it takes.
+    return int(length) if _LENGTH.fullmatch(length) and 'transfer-encoding' not in headers else None
 
 
 def _go_the_long_way(pool: Any, connection: Any, method: str, data: bytes) -> urllib3.HTTPResponse:

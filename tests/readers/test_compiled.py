@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,36 @@ def test_samples_before_a_broken_one_are_given(tmp_path: Path) -> None:
             next(samples)
     assert dataset.state_dict()['walk']['samples'] == 2 * FEW
     assert next(samples, None) is None, 'it ends where it could not go on'
+
+
+def test_many_samples_at_once_are_what_they_are_one_by_one_in_a_corrupt_shard(tmp_path: Path) -> None:
+    columns = {'a': 'int', 's': 'str', 'b': 'bytes', 'x': 'ndarray:float32:3', 'v': 'ndarray', 't': 'bool', 'j': 'json'}
+    with MDSWriter(out=str(tmp_path / 'set'), columns=columns) as writer:
+        for number in range(FEW + 20):
+            x, v = np.full(3, number, np.float32), np.arange(number % 4)
+            writer.write(
+                {'a': number, 's': 'é' * (number % 7), 'b': b'x' * (number % 5), 'x': x, 'v': v, 't': True, 'j': [number]}
+            )
+    shard = ShardTable.from_json((tmp_path / 'set/index.json').read_bytes(), 'index.json')[0]
+    data = (tmp_path / 'set/shard.00000.mds').read_bytes()
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(100):
+        corrupt = bytearray(data)
+        for at in rng.integers(4 * (shard.samples + 2), len(data), 3).tolist():
+            corrupt[at] ^= 1 << int(rng.integers(8))
+        reader = MDSReader.of_bytes(memoryview(bytes(corrupt)), 'shard', shard)
+        at_once = reader.read_each(np.arange(shard.samples))
+        for number in range(shard.samples):
+            try:
+                expected = repr(reader.read(number))
+            except FormatError as error:
+                wrong += 1
+                with pytest.raises(FormatError, match=re.escape(str(error))):
+                    next(at_once)
+                break
+            assert repr(next(at_once)) == expected
+    assert 10 < wrong < 100
 
 
 @pytest.mark.parametrize('size_limit', [400, 4_000, 20_000])

@@ -7,17 +7,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streaming.errors import CancelledError, DeniedError, ThrottledError, UnavailableError
+from streaming.errors import DeniedError, ThrottledError, UnavailableError
 from streaming.store import RetryPolicy, open_store
 from streaming.store.protocol import Store
 from streaming.testing.store import StoreTests, pattern, read
+from tests.store.closing import seconds_to_close
 
 TOKEN = 'dapi-secret'
 BLOCK = 1 << 20  # the most that is read or added at a time
@@ -203,24 +203,14 @@ def test_closing_cancels_within_a_second(
 ) -> None:
     store.put('key', b'value')
 
-    def seconds_to_close() -> float:
+    def attempt() -> float:
         dbfs.reads.clear()
         dbfs.hush.set()
         try:
-            with ThreadPoolExecutor(2) as pool:
-                calls = [pool.submit(store.get, 'key'), pool.submit(read, store, 'key', 1, 2)]
-                deadline = time.monotonic() + 30
-                while len(dbfs.reads) < 2 and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                assert len(dbfs.reads) == 2
-                began = time.monotonic()
-                store.close()
-                for call in calls:
-                    with pytest.raises(CancelledError):
-                        call.result(20)
-                return time.monotonic() - began
+            calls = (lambda: store.get('key'), lambda: read(store, 'key', 1, 2))
+            return seconds_to_close(store, calls, lambda: len(dbfs.reads) == 2)
         finally:
             dbfs.hush.clear()
 
-    within(1.0, seconds_to_close)
+    within(1.0, attempt)
     assert store.get('key') == b'value'

@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
-from streaming.errors import CancelledError, CorruptError, CredentialsError, StoreError, ThrottledError, UnavailableError
+from streaming.errors import CorruptError, CredentialsError, StoreError, ThrottledError, UnavailableError
 from streaming.store import RetryPolicy, open_store
 from streaming.store.protocol import Store
 from streaming.store.retry import RetryStore
 from streaming.testing.oci import OCIServer
 from streaming.testing.store import pattern, read
+from tests.store.closing import seconds_to_close
 
 SIZE = 2 << 20
 DATA = pattern(SIZE)
@@ -268,7 +270,7 @@ def test_closing_cancels_within_a_second(
     one = {'seconds': 60}
     four = {'seconds': 60, 'times': 4}
 
-    def seconds_to_close() -> float:
+    def attempt() -> float:
         oci.add_fault('stall', method='GET', path='/key', **four)
         oci.add_fault('stall', method='GET', path='/key', **four, offset=1000)
         oci.add_fault('status', method='GET', path='/key', times=4, retry_after=20)
@@ -278,23 +280,11 @@ def test_closing_cancels_within_a_second(
         oci.add_fault('stall', method='GET', path='/o$', **one)
         oci.add_fault('stall', method='HEAD', path='/key', **one)
         oci.add_fault('stall', method='DELETE', path='/o/some/prefix/gone', **one)
-        with ThreadPoolExecutor(18) as pool:
-            calls = [pool.submit(get_range, store) for _ in range(12)]
-            # The first to begin an upload is held up there, the other one in its parts.
-            calls += [pool.submit(store.put, key, data) for key, data in (('small', b'x'), ('large', DATA), ('large', DATA))]
-            calls += [pool.submit(call, store) for call in (list_all, head)]
-            calls.append(pool.submit(store.delete, 'gone'))
-            deadline = time.monotonic() + 30
-            while oci.unspent_faults() and time.monotonic() < deadline:
-                threading.Event().wait(0.01)
-            assert not oci.unspent_faults()
-            began = time.monotonic()
-            store.close()
-            for future in calls:
-                with pytest.raises(CancelledError):
-                    future.result(20)
-            return time.monotonic() - began
+        calls: list[Callable[[], object]] = [partial(call, store) for call in (*[get_range] * 12, list_all, head)]
+        # The first to begin an upload is held up there, the other one in its parts.
+        calls += [partial(store.put, key, data) for key, data in (('small', b'x'), ('large', DATA), ('large', DATA))]
+        return seconds_to_close(store, [*calls, partial(store.delete, 'gone')], lambda: not oci.unspent_faults())
 
-    within(1.0, seconds_to_close)
+    within(1.0, attempt)
     get_range(store)
     store.close()

@@ -51,6 +51,8 @@ ODD: dict[str, tuple[Answer, bool]] = {  # and whether the connection is used ag
     'a length twice': (raw(HEAD + b'Content-Length: 5\r\n\r\nhello'), True),
     'a folded header': (raw(HEAD + b'X-Long: begins\r\n goes on\r\n\r\nhello'), True),
     'without a length': (raw(HEAD.replace(b'Content-Length', b'X-Length') + b'\r\nhello', stay=False), False),
+    'a length that is no number': (raw(HEAD.replace(b' 5', b' \xb2') + b'\r\nhello', stay=False), False),
+    'a length beyond all': (raw(HEAD.replace(b' 5', b' ' + b'9' * 5000) + b'\r\nhello', stay=False), False),
     'an older protocol': (raw(HEAD.replace(b'HTTP/1.1', b'HTTP/1.0') + b'\r\nhello', stay=False), False),
     'a farewell': (raw(HEAD + b'Connection: Close\r\n\r\nhello'), False),
     'more than said': (raw(HEAD + b'\r\nhello, world'), False),

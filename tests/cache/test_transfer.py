@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from streaming.cache.fetch import _Buffers, _Scratch, _Turns
+from streaming.cache.transfer import Buffers, Scratch, Turns
 from streaming.errors import CancelledError
 
 
-def wait_until_asked(turns: _Turns, count: int) -> None:
+def wait_until_asked(turns: Turns, count: int) -> None:
     deadline = threading.Event()
     for _ in range(1000):
         if len(turns._waiting) == count:
@@ -20,7 +20,7 @@ def wait_until_asked(turns: _Turns, count: int) -> None:
 
 
 def test_the_shard_begun_first_has_its_turn_first() -> None:
-    turns = _Turns(limit=1)
+    turns = Turns(limit=1)
     order: list[str] = []
 
     def work(name: str, turn: object) -> None:
@@ -40,7 +40,7 @@ def test_the_shard_begun_first_has_its_turn_first() -> None:
 
 
 def test_who_waits_for_a_turn_of_a_shard_that_is_given_up_is_told() -> None:
-    turns = _Turns(limit=1)
+    turns = Turns(limit=1)
     with turns.of_one_shard() as first, ThreadPoolExecutor(2) as threads:
         with first:
             with turns.of_one_shard() as second:
@@ -55,7 +55,7 @@ def test_who_waits_for_a_turn_of_a_shard_that_is_given_up_is_told() -> None:
 
 def test_what_comes_after_the_file_is_closed_goes_nowhere(tmp_path: Path) -> None:
     path = tmp_path / 'scratch'
-    with _Scratch(path) as scratch:
+    with Scratch(path) as scratch:
         scratch.write_at(b'cd', 2)
         scratch.write_at(b'ab', 0)
     with (tmp_path / 'other').open('wb'), pytest.raises(CancelledError):  # which may have its descriptor now
@@ -65,7 +65,7 @@ def test_what_comes_after_the_file_is_closed_goes_nowhere(tmp_path: Path) -> Non
 
 
 def test_buffers_are_used_again_while_anything_is_fetched() -> None:
-    buffers = _Buffers()
+    buffers = Buffers()
     with buffers:
         first = buffers.take(8192)
         lent = buffers.lend(first)

@@ -50,7 +50,8 @@ class Contender:
 
     def _start(self) -> 'subprocess.Popen[bytes]':
         # The peer called streaming must not find ours, and the other way round.
-        environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+        # Our modules are compiled once, as the peers' were when they were installed.
+        environment = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONDONTWRITEBYTECODE')}
         environment['PYTHONWARNINGS'] = 'ignore'
         if self._python is None:
             environment['PYTHONPATH'] = str(ROOT)

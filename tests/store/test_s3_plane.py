@@ -3,12 +3,13 @@
 import base64
 import json
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -79,9 +80,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         service = self.service
-        who, _, region = (
-            self.headers.get('authorization', '').partition('Credential=')[2].partition('/aws4_request')[0].split('/')[:3]
-        )
+        scope = self.headers.get('authorization', 'Credential=//').partition('Credential=')[2].partition('/aws4_request')[0]
+        who, _, region = scope.split('/')[:3]
         by = 'boto3' if 'amz-sdk-invocation-id' in self.headers else 'us'
         with service.lock:
             service.seen.append((self.command, by, who, region))
@@ -262,6 +262,106 @@ def test_a_token_that_expires(
     assert store.head('a').size == 10
     assert service.seen[-1][2] == 'third'
     store.put('a', DATA)
+    store.close()
+
+
+def in_a_fork(function: Callable[[], object]) -> object:
+    """What a function returns in a forked process; the text of what it raises."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context('fork'), _remember, (function,)) as pool:
+        return pool.submit(_call).result(60)
+
+
+_function: Callable[[], object]
+
+
+def _remember(function: Callable[[], object]) -> None:
+    global _function
+    _function = function
+
+
+def _call() -> object:
+    try:
+        return _function()
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+
+
+def test_a_fork_knows_the_way(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads without a client of boto3, over connections of its own; it makes one where only that will do."""
+    store = open_store(url, KEY)
+    assert store.get('a') == DATA
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError('it logged in')
+
+    def reads() -> object:
+        monkeypatch.setattr('streaming.store.s3.session.log_in', refuse)
+        found = store.get('a'), read(store, 'a', 2, 5), store.head('a').size
+        store.close()
+        return found
+
+    assert in_a_fork(reads) == (DATA, DATA[2:7], 10)
+    assert [by for _, by, *_ in service.seen] == ['us'] * 4
+
+    def writes() -> object:
+        store.put('a', DATA)
+        return store.get('a')
+
+    assert in_a_fork(writes) == DATA
+    assert [by for _, by, *_ in service.seen[4:]] == ['boto3', 'us']
+    assert store.get('a') == DATA
+    store.close()
+
+
+def test_a_fork_whose_bucket_has_moved(service: Service, url: str) -> None:
+    store = open_store(url, KEY)
+    assert store.get('a') == DATA
+    service.region, service.status = 'eu-west-1', 301
+    assert in_a_fork(lambda: (store.get('a'), store.get('a'))) == (DATA, DATA)
+    assert [seen[1::2] for seen in service.seen[1:]] == [
+        ('us', 'us-east-1'), ('boto3', 'us-east-1'), ('boto3', 'eu-west-1'), ('us', 'eu-west-1'),
+    ]  # fmt: skip
+    store.close()
+
+
+def test_a_fork_whose_credentials_are_refused(
+    service: Service, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They came from a file, which a tool has written anew meanwhile."""
+    monkeypatch.delenv('AWS_ACCESS_KEY_ID', raising=False)
+    monkeypatch.setenv('AWS_SHARED_CREDENTIALS_FILE', str(tmp_path / 'credentials'))
+
+    def write(who: str) -> None:
+        (tmp_path / 'credentials').write_text(f'[default]\naws_access_key_id={who}\naws_secret_access_key=s\n')
+        service.keys = {who}
+
+    write('first')
+    store = open_store(url)
+    assert store.get('a') == DATA
+    write('second')
+    assert in_a_fork(lambda: store.get('a')) == DATA
+    assert [who for *_, who, _ in service.seen] == ['first', 'first', 'second']
+    store.close()
+
+
+def test_a_fork_renews_credentials_that_expire_by_itself(service: Service, url: str, credentials: Callable[[str], None]) -> None:
+    """They come with threads and locks, which are not for a fork to use."""
+    service.keys = {'first', 'second'}
+    credentials('first')
+    store = open_store(url)
+    assert store.get('a') == DATA
+    credentials('second')
+    assert in_a_fork(lambda: store.get('a')) == DATA
+    assert [who for *_, who, _ in service.seen] == ['first', 'second']
+    store.close()
+
+
+def test_a_fork_without_credentials(service: Service, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.keys = {''}
+    store = open_store(f'{url}&unsigned=true')
+    assert store.get('a') == DATA
+    assert in_a_fork(lambda: store.get('a')) == DATA
+    assert [who for *_, who, _ in service.seen] == ['', '']
     store.close()
 
 

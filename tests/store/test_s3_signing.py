@@ -1,5 +1,6 @@
 """Signature version 4: the examples that AWS prints, botocore's own signer, and what boto3 makes of configurations and keys."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -194,3 +195,27 @@ def test_directory_buckets() -> None:
     with pytest.raises(UnlikeError, match='signs for s3express in us-east-1 as we do not'):
         find_route(login.client, login.freeze, {'Bucket': parsed.bucket})
     login.client.close()
+
+
+@pytest.mark.parametrize('kind', ['service-2', 'endpoint-rule-set-1', 'paginators-1'])
+def test_models_are_botocores(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own models too."""
+    import botocore.session
+
+    from streaming.store.s3.models import Models
+
+    (tmp_path / 's3' / '2006-03-01').mkdir(parents=True)
+    (tmp_path / 's3' / '2006-03-01' / 'service-2.sdk-extras.json').write_text('{"version": 1, "merge": {"metadata": {"x": NaN}}}')
+    (tmp_path / 'own' / '2020-01-01').mkdir(parents=True)
+    (tmp_path / 'own' / '2020-01-01' / 'service-2.json').write_text('{"metadata": {}, "operations": {}, "shapes": {}}')
+    monkeypatch.setenv('AWS_DATA_PATH', str(tmp_path))
+    session = botocore.session.get_session()
+    theirs, ours = session.get_component('data_loader'), Models(session)
+    assert ours.load_service_model('s3', kind) == theirs.load_service_model('s3', kind) or kind == 'service-2'
+    assert ours.load_service_model('own', 'service-2') == theirs.load_service_model('own', 'service-2')
+    assert set(ours.list_available_services('service-2')) >= set(theirs.list_available_services('service-2'))
+    assert ours.load_data('endpoints') == theirs.load_data('endpoints')
+    # JSON of Python's, which others refuse.
+    assert str(ours.load_service_model('s3', 'service-2')['metadata']['x']) == 'nan'
+    with pytest.raises(Exception, match='Unable to load data for: nothing'):
+        ours.load_data('nothing')

@@ -4,8 +4,7 @@ import base64
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from streaming.errors import (
@@ -42,7 +41,7 @@ class LogIn:
     """What boto3 has found.
 
     Args:
-        client: Of boto3.
+        client: Of boto3. None in a process that has what the one it was forked from found out, and only reads.
         credentials: That it signs with; None where it does not sign, or has none.
         ca_bundle: File with the certificates to trust; None for the usual ones.
     """
@@ -54,6 +53,14 @@ class LogIn:
     def freeze(self) -> Any:
         """The credentials of now: ``access_key``, ``secret_key``, ``token``. boto3 renews those that are about to expire."""
         return None if self.credentials is None else self.credentials.get_frozen_credentials()
+
+    def without_client(self) -> 'LogIn | None':
+        """What a forked process can go on with. None where the credentials are renewed, which takes locks and clients."""
+        from botocore.credentials import Credentials
+
+        if self.credentials is not None and type(self.credentials) is not Credentials:
+            return None
+        return replace(self, client=None)
 
 
 def log_in(options: S3Options, *, unsigned: bool) -> LogIn:
@@ -89,7 +96,7 @@ def log_in(options: S3Options, *, unsigned: bool) -> LogIn:
         settings['proxies'] = {'http': None, 'https': None}
     try:
         core = botocore.session.get_session()
-        core.register_component('data_loader', _service_models())
+        core.register_component('data_loader', _models_for(core))
         session = boto3.session.Session(
             botocore_session=core,
             profile_name=options.profile,
@@ -109,12 +116,16 @@ def log_in(options: S3Options, *, unsigned: bool) -> LogIn:
         raise CredentialsError(f'{options.url}: {error}') from error
 
 
-@cache
-def _service_models() -> Any:
-    """What boto3 knows of services, read once: it takes 60 ms of the 70 of making a client, and forked workers find it done."""
-    import botocore.session
+# What boto3 knows of services, read once a process; forked workers find it there.
+_models: list[Any] = []
 
-    return botocore.session.get_session().get_component('data_loader')
+
+def _models_for(session: Any) -> Any:
+    from streaming.store.s3.models import Models
+
+    if not _models:
+        _models.append(Models(session))
+    return _models[0]
 
 
 def _has_endpoint(options: S3Options) -> bool:

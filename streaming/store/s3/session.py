@@ -72,15 +72,18 @@ class Session:
 
     Args:
         options: Where and how.
+        origin: The session of the process that this one was forked from, whose way of reading is used again. Default: None.
     """
 
-    def __init__(self, options: S3Options) -> None:
+    def __init__(self, options: S3Options, origin: 'Session | None' = None) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._state: _State | None = None
-        self._unsigned = options.unsigned
+        self._unsigned: bool | None = options.unsigned if origin is None else origin._unsigned
         self._connections = OpenConnections()  # boto3's
         self._transports: dict[str, Transport] = {}  # ours, by endpoint
+        if origin is not None:
+            self._state = self._go_on_from(origin._state)
 
     def call(self, operation: str, what: str, **arguments: Any) -> Any:
         """Make a request through boto3."""
@@ -130,7 +133,7 @@ class Session:
         for transport in list(self._transports.values()):
             transport.close()
         with self._lock:
-            if self._state is not None:
+            if self._state is not None and self._state.login.client is not None:
                 self._state.login.client.close()
 
     def _common(self) -> dict[str, Any]:
@@ -187,21 +190,40 @@ class Session:
         except UnlikeError as error:
             logger.debug('%s: boto3 reads: %s', self._options.url, error)
             return None
+        return self._plane_of(route, login.ca_bundle)
+
+    def _plane_of(self, route: Route, ca_bundle: str | None) -> _Plane:
         transport = self._transports.get(route.endpoint)
         if transport is None:
-            settings = replace(self._options.transport, ca_bundle=login.ca_bundle)
+            settings = replace(self._options.transport, ca_bundle=ca_bundle)
             transport = self._transports[route.endpoint] = Transport(route.endpoint, settings)
         signer = None if route.region is None or route.service is None else Signer(route.region, route.service)
         return _Plane(route, transport, signer)
 
+    def _go_on_from(self, state: _State | None) -> _State | None:
+        """Read as another process does: over connections of our own, but without asking boto3 for the way again."""
+        if state is None or state.plane is None:
+            return None
+        login = state.login.without_client()
+        return None if login is None else _State(login, True, self._plane_of(state.plane.route, login.ca_bundle))
+
     # Logging in
 
     def _get(self) -> _State:
+        """Who we are; there may be no client."""
         state = self._state
         if state is None:
             with self._lock:
                 state = self._state or self._log_in()
         return state
+
+    def _get_with_client(self) -> _State:
+        state = self._get()
+        if state.login.client is not None:
+            return state
+        with self._lock:
+            state = self._state or state
+            return state if state.login.client is not None else self._log_in()
 
     def _log_in(self) -> _State:
         login = log_in(self._options, unsigned=bool(self._unsigned))
@@ -215,7 +237,7 @@ class Session:
 
         renewed = False
         while True:
-            state, used = self._get(), None
+            state, used = self._get_with_client(), None
             try:
                 with translated(what, self._options):
                     used = state.login.freeze()

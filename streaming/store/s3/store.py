@@ -64,7 +64,12 @@ class S3Store(PartsStore):
 
     def _session(self) -> Session:
         pid = os.getpid()
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, Session(self.options))
+        found = self._by_process.get(pid)
+        if found is None:
+            # The last one is of the process that this one was forked from, if that had any.
+            origin = next(reversed(self._by_process.values()), None)
+            found = self._by_process.setdefault(pid, Session(self.options, origin))
+        return found
 
     def _name(self, key: str) -> str:
         return self.options.prefix + check_key(key)

@@ -3,8 +3,8 @@
 Each package in its own way: ours by `convert`, mosaicml-streaming by a loop over an MDSWriter and by its recipe for many
 processes (a writer each, then merge_index), litData by `optimize`, webdataset by a ShardWriter. The peers read with pyarrow, json
 and zstandard, and nobody compresses. Of size full the input is 2 GB of Parquet, 100,000 JPEGs and 1 GB of compressed JSON lines.
-One round of that takes a quarter of an hour on two cores, and seven minutes before it to make the input, which --inputs keeps for
-other runs (4.7 GB); the folder needs room for 6 GB.
+One round of that takes 35 minutes on two cores, most of them webdataset's, and ten more to make the input, which --inputs keeps
+for other runs (4.7 GB); the folder needs room for 6 GB.
 """
 
 import os

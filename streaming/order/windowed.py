@@ -31,22 +31,26 @@ _CHUNK = 1 << 16
 
 # Eight lanes bring shards in as evenly as py1e does (benchmarks/order.py), more only cost; so do lanes of fewer shards.
 _LANE_UNITS = 16
-_MAX_LANES = 8
 
-# Of so many slots of the second pass, one crosses half a block: neighbours of a shard come to lie a tenth farther apart over as
-# many shards, which is what is given back in `_shape` for fewer shards.
-_CROSSING = 3
-
-# By how much of a row a block is, up to so many hundredths: how wide shards are spread, in hundredths of the block; and what
-# becomes of blocks at the ends of lanes, `Shape.least` and `Shape.near` in hundredths of a block, and `Shape.end_share`.
-# Found by a search for what is nowhere worse than py1e: its ends are one-sided too, and felt over half a block.
+# By how much of a row a block is, up to so many hundredths: how wide shards are spread, in hundredths of the block; the most
+# lanes; what becomes of blocks at the ends of lanes, `Shape.least` and `Shape.near` in hundredths of a block and
+# `Shape.end_share`; `Shape.crossing`. Found by a search for what is nowhere worse than py1e: its ends are one-sided too, and felt
+# over half a block.
 _BY_PART_OF_ROW = (
-    (15, 95, 15, 0, 6),
-    (36, 95, 30, 60, 5),
-    (60, 95, 15, 0, 6),
-    (80, 98, 40, 70, 4),
-    (110, 96, 40, 70, 4),
-    (1000, 96, 40, 60, 5),
+    (15, 95, 8, 15, 0, 6, 3),
+    (31, 95, 8, 30, 60, 5, 3),
+    (52, 95, 8, 15, 0, 6, 3),
+    (62, 88, 8, 75, 90, 3, 2),
+    (77, 92, 4, 75, 50, 3, 2),
+    (87, 96, 8, 40, 70, 4, 3),
+    (112, 80, 8, 75, 50, 4, 2),
+    (119, 74, 8, 60, 90, 5, 3),
+    (130, 72, 8, 60, 90, 5, 3),
+    (142, 94, 8, 40, 60, 5, 2),
+    (152, 86, 8, 60, 0, 5, 2),
+    (180, 96, 8, 40, 60, 5, 2),
+    (222, 116, 8, 0, 60, 7, 5),
+    (1000, 92, 4, 75, 50, 3, 2),
 )
 
 # In how many parts a shard's share in the second pass is counted.
@@ -114,6 +118,7 @@ class Shape:
         least: The first or the last block of a lane is part of its neighbour if its cell is shorter than this.
         near: Where it is shorter than this, all of it takes part in the second pass.
         end_share: How much of it takes part elsewhere, relative to other blocks, in quarters.
+        crossing: Of so many slots of the second pass, at least 2, one crosses half a block.
     """
 
     lanes: int
@@ -122,6 +127,7 @@ class Shape:
     least: int
     near: int
     end_share: int
+    crossing: int
 
 
 def shape_of(samples: int, rows: int, units: int, block_size: int) -> Shape:
@@ -137,15 +143,17 @@ def shape_of(samples: int, rows: int, units: int, block_size: int) -> Shape:
     """
     units = max(1, units)
     unit = max(1, samples // units)
-    lanes = max(1, min(_MAX_LANES, units // rows // _LANE_UNITS, block_size // (4 * unit)))
     hundredths = min(_BY_PART_OF_ROW[-1][0], 100 * block_size * rows // max(1, samples))
-    _, wide, least, near, end_share = next(numbers for numbers in _BY_PART_OF_ROW if hundredths <= numbers[0])
+    _, wide, most_lanes, least, near, end_share, crossing = next(row for row in _BY_PART_OF_ROW if hundredths <= row[0])
+    lanes = max(1, min(most_lanes, units // rows // _LANE_UNITS, block_size // (4 * unit)))
+    # As many of them begin as end with a block that is cut, and their blocks are staggered by even shares.
+    lanes = 1 << (lanes.bit_length() - 1)
     # A shard of py1e is in use for a block, but few of its samples stand near the ends of that.
     width = block_size * wide // 100 - unit // 2
     # Blocks of one shard are as small as they get. Below, shards keep more to themselves.
     share = min(_WHOLE, max(0, (block_size - unit) * 16 * _WHOLE // (25 * unit)))
     block = 1 if share < _WHOLE else max(unit, width // (2 * lanes))
-    return Shape(lanes, block, share, block * least // 100, block * near // 100, end_share)
+    return Shape(lanes, block, share, block * least // 100, block * near // 100, end_share, crossing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,17 +235,18 @@ class Windowed:
         """Within the blocks of the second pass, let some slots change places with those half a block on; permute the others."""
         starts, sizes = _blocks(laid.bounds[1], slots)
         offsets = slots - starts
-        crossing = sizes // (2 * _CROSSING)
-        half = crossing * _CROSSING
+        of = self.shape.crossing
+        crossing = sizes // (2 * of)
+        half = crossing * of
         # The first of each few slots crosses. (NumPy divides by a constant quickly, but takes its time over a remainder.)
-        few = offsets // _CROSSING
+        few = offsets // of
         mixed = offsets + np.where(offsets < half, half, -half)
-        others = np.flatnonzero((few * _CROSSING != offsets) | (offsets >= 2 * half))
+        others = np.flatnonzero((few * of != offsets) | (offsets >= 2 * half))
         sizes, offsets, crossing = sizes[others], offsets[others], 2 * crossing[others]
         # The others close up, and open again.
         offsets -= np.minimum(few[others] + 1, crossing)
         found = permute(offsets, sizes - crossing, draw(self._pass_keys[1], starts[others])).astype(np.int64)
-        mixed[others] = found + np.minimum(found // (_CROSSING - 1) + 1, crossing)
+        mixed[others] = found + np.minimum(found // (of - 1) + 1, crossing)
         return starts + mixed
 
     def _lay_out(self, rows: Int64Array) -> _Laid:

@@ -137,7 +137,7 @@ def test_it_is_as_good_as_py1e(shards: int, rows: int, block_size: int) -> None:
     assert ours[0].burst <= 1.1 * theirs[0].burst + 1
 
 
-@pytest.mark.parametrize('block_size', [22_000, 26_000, 30_000, 34_000, 36_000, 40_000, 44_000, 46_000, 50_000, 54_000])
+@pytest.mark.parametrize('block_size', [22_000, 26_000, 30_000, 40_000, 46_000, 54_000])
 def test_it_is_as_good_as_py1e_where_blocks_are_most_of_a_row(block_size: int) -> None:
     sizes = np.full(400, 100)
     ours, theirs = (qualities(algo, sizes, block_size, 1) for algo in ('windowed', 'py1e'))

@@ -219,3 +219,18 @@ def test_models_are_botocores(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert str(ours.load_service_model('s3', 'service-2')['metadata']['x']) == 'nan'
     with pytest.raises(Exception, match='Unable to load data for: nothing'):
         ours.load_data('nothing')
+
+
+def test_models_where_a_folder_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the way of a user's models is passed over, as botocore does."""
+    (tmp_path / 'models').write_text('no folder')
+    (tmp_path / 'folder' / 'endpoints.json').mkdir(parents=True)
+    monkeypatch.setenv('AWS_DATA_PATH', f'{tmp_path}/models:{tmp_path}/folder')
+    import botocore.session
+
+    from streaming.store.s3.models import Models
+
+    session = botocore.session.get_session()
+    theirs, ours = session.get_component('data_loader'), Models(session)
+    for name in ('endpoints', 'partitions'):
+        assert ours.load_data(name) == theirs.load_data(name)

@@ -41,6 +41,6 @@ class _Files(JSONFileLoader):
                     return msgspec.json.decode(file.read())
             except FileNotFoundError:
                 continue
-            except msgspec.DecodeError:
-                break
+            except (OSError, msgspec.DecodeError):
+                break  # botocore knows what it makes of that: of a folder that may not be read, say, nothing
         return super().load_file(file_path)

@@ -67,8 +67,8 @@ class S3Store(PartsStore):
         found = self._by_process.get(pid)
         if found is None:
             # The last one is of the process that this one was forked from, if that had any.
-            origin = next(reversed(self._by_process.values()), None)
-            found = self._by_process.setdefault(pid, Session(self.options, origin))
+            known = list(self._by_process.values())  # at once: other threads may be here too
+            found = self._by_process.setdefault(pid, Session(self.options, known[-1] if known else None))
         return found
 
     def _name(self, key: str) -> str:

@@ -17,12 +17,15 @@ from streaming.format.arrays import Array
 from streaming.format.columns import BFloat16, Bool, Encoding, Raw, Scalar, Str, from_bfloat16
 from streaming.readers.windows import LONG_TEXT, Windows
 
-__all__ = ['Column', 'Mapped', 'Schema', 'gather', 'spans']
+__all__ = ['Column', 'Empty', 'Mapped', 'Schema', 'gather', 'spans']
 
 # The values of a column: numbers (samples,) or arrays of one dtype and shape (samples, ...); else a list.
 Column = NDArray[Any] | list[Any]
 
 Int64Array = NDArray[np.int64]
+
+# Makes an array of a shape and a dtype, whatever is in it.
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
 # Where values begin and end.
 Spans = Iterable[tuple[int, int]]
@@ -75,13 +78,16 @@ class Mapped:
     bounds: NDArray[np.uint32]
 
 
-def gather(shards: Sequence[Mapped], numbers: Sequence[Int64Array], places: Int64Array | None) -> dict[str, Column] | None:
+def gather(
+    shards: Sequence[Mapped], numbers: Sequence[Int64Array], places: Int64Array | None, empty: Empty = np.empty
+) -> dict[str, Column] | None:
     """The columns of some samples (N,), by name.
 
     Args:
         shards: The shards that hold them.
         numbers: Which samples of each shard.
         places: Where in the batch these samples stand, shard after shard, (N,). None: in this order.
+        empty: Makes arrays for the columns of long arrays. Default: numpy.empty.
 
     Returns:
         The columns, or None where a sample is not what the format says, or the shards have not the same columns.
@@ -89,7 +95,7 @@ def gather(shards: Sequence[Mapped], numbers: Sequence[Int64Array], places: Int6
     schema = shards[0].schema
     if any(shard.schema is not schema for shard in shards):
         return None
-    batch = _Batch([shard.windows for shard in shards], [len(some) for some in numbers], places)
+    batch = _Batch([shard.windows for shard in shards], [len(some) for some in numbers], places, empty)
     bounds = [shard.bounds[some] for shard, some in zip(shards, numbers, strict=True)]
     starts, ends = (bounds[0] if len(bounds) == 1 else np.concatenate(bounds)).astype(np.int64).T
     try:
@@ -131,10 +137,11 @@ def spans(
 class _Batch:
     """The bytes of a batch's samples, shard after shard, and where in the batch each stands."""
 
-    def __init__(self, windows: list[Windows], counts: list[int], places: Int64Array | None) -> None:
+    def __init__(self, windows: list[Windows], counts: list[int], places: Int64Array | None, empty: Empty) -> None:
         ends = accumulate(counts)
         self._parts = [(one, slice(end - count, end)) for one, end, count in zip(windows, ends, counts, strict=True)]
         self._places = places
+        self._empty = empty
 
     @property
     def is_mixed(self) -> bool:
@@ -148,10 +155,11 @@ class _Batch:
 
     def take(self, windows_of: Callable[[Windows], NDArray[Any]], begin: Int64Array, *, ordered: bool = False) -> NDArray[Any]:
         """Values by where they begin; in the order of ``begin``, or in that of the batch."""
-        if not self.is_mixed:
-            return windows_of(self.first)[begin]
         first = windows_of(self.first)
-        if ordered and self._places is not None and first.ndim > 1 and first[0].nbytes >= _LONG_ROW:
+        is_long = ordered and first.ndim > 1 and first[:1].nbytes >= _LONG_ROW
+        if not self.is_mixed:
+            return self._copy_run(first, begin) if is_long and _is_run(begin) else first[begin]
+        if is_long and self._places is not None:
             return self._stack(windows_of, begin)
         found = np.empty((len(begin), *first.shape[1:]), first.dtype)
         for windows, part in self._parts:
@@ -163,8 +171,16 @@ class _Batch:
         assert self._places is not None
         views = [view for windows, part in self._parts for view in map(windows_of(windows).__getitem__, begin[part].tolist())]
         in_order = map(views.__getitem__, np.argsort(self._places).tolist())
-        stacked: NDArray[Any] = np.concatenate(list(in_order))
-        return stacked.reshape(len(begin), *views[0].shape)
+        stacked = self._empty((len(begin), *views[0].shape), views[0].dtype)
+        np.concatenate(list(in_order), out=stacked.reshape(-1, *views[0].shape[1:]))
+        return stacked
+
+    def _copy_run(self, windows: NDArray[Any], begin: Int64Array) -> NDArray[Any]:
+        """What `take` gives of values that lie at equal distances, in the order in which they lie."""
+        first, second, last = int(begin[0]), int(begin[1]), int(begin[-1])
+        found = self._empty((len(begin), *windows.shape[1:]), windows.dtype)
+        found[...] = windows[first : last + 1 : second - first]
+        return found
 
     def read(self, read: Callable[[Windows, Spans], list[Any]], begin: Int64Array, end: Int64Array) -> list[Any]:
         """Values by where they begin and end, in the order of the batch; ``read`` is given these of one shard."""
@@ -177,6 +193,11 @@ class _Batch:
         for place, value in zip(self._places.tolist(), found, strict=True):
             in_order[place] = value
         return in_order
+
+
+def _is_run(begin: Int64Array) -> bool:
+    steps = np.diff(begin)
+    return len(steps) > 0 and steps[0] > 0 and bool((steps == steps[0]).all())
 
 
 # From where values begin and end to the values. Raises one of the failures if they are not what they should be.
@@ -238,17 +259,18 @@ def _others(encoding: Encoding, batch: _Batch, begin: Int64Array, end: Int64Arra
 
 
 def _arrays(encoding: Array, batch: _Batch, begin: Int64Array, end: Int64Array) -> Column:
-    def read(windows: Windows, spans: Spans) -> list[NDArray[Any]]:
-        decode = windows.array_reader(encoding)
-        return [decode(start, stop) for start, stop in spans]
-
     start, stop = int(begin[0]), int(end[0])
     dtype, shape, head = encoding.read_head(batch.first.view[start:stop])
     # Of several shapes or dtypes, without values, or 0-dimensional: a number by itself is none of NumPy's arrays.
     if not shape or 0 in shape or (end - begin != stop - start).any():
-        return batch.read(read, begin, end)
+        return batch.read(partial(_read_arrays, encoding), begin, end)
     if head:
         heads = batch.take(lambda windows: windows.arrays(_BYTE, (head,)), begin)
         if (heads != heads[0]).any():
-            return batch.read(read, begin, end)
+            return batch.read(partial(_read_arrays, encoding), begin, end)
     return batch.take(lambda windows: windows.arrays(dtype, shape, head), begin, ordered=True)
+
+
+def _read_arrays(encoding: Array, windows: Windows, spans: Spans) -> list[NDArray[Any]]:
+    decode = windows.array_reader(encoding)
+    return [decode(start, stop) for start, stop in spans]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streaming.format.index import Int64Array, ShardTable
-from streaming.readers.gather import Column, gather
+from streaming.readers.gather import Column, Empty, gather
 from streaming.readers.pool import ReaderPool
 
 __all__ = ['SampleReader']
@@ -55,21 +55,25 @@ class SampleReader:
         parts = [slice(first, first + _TOGETHER) for first in range(0, len(shards), _TOGETHER)]
         return chain.from_iterable(self._read_some(shards[part], numbers[part]) for part in parts)
 
-    def columns(self, sample_ids: Int64Array) -> dict[str, Column] | None:
+    def columns(self, sample_ids: Int64Array, empty: Empty = np.empty) -> dict[str, Column] | None:
         """The columns of samples in the order of their ids (N,), which must be of the dataset.
+
+        Args:
+            sample_ids: Their ids.
+            empty: Makes arrays for the columns of long arrays. Default: numpy.empty.
 
         Returns:
             By name, in the order of a sample's: numbers (N,), arrays of one dtype and shape (N, ...), or a list of values. None
             where the samples have to be read one by one: where one is broken, where they lie in so many shards that it is faster,
             or where these have not the same columns.
         """
-        shards, numbers = self._table.find(sample_ids)
         places = None
-        if (shards == shards[0]).all():
-            found, parts = [int(shards[0])], [numbers]
+        only = self._table.holding(sample_ids)
+        if only is not None:
+            found, parts = [only], [sample_ids - self._starts[only]]
         else:
-            found, parts, places = _by_shard(shards, numbers)
-            if len(found) * (_FEW_LONG if self._mean_bytes >= _LONG else _FEW) > len(shards):
+            found, parts, places = _by_shard(*self._table.find(sample_ids))
+            if len(found) * (_FEW_LONG if self._mean_bytes >= _LONG else _FEW) > len(sample_ids):
                 return None
         with ExitStack() as leases:
             whole = []
@@ -78,9 +82,9 @@ class SampleReader:
                 if mapped is None:
                     return None
                 whole.append(mapped)
-            return gather(whole, parts, places)
+            return gather(whole, parts, places, empty)
 
-    def batches(self, sample_ids: Int64Array, size: int) -> Iterator[dict[str, Column] | None]:
+    def batches(self, sample_ids: Int64Array, size: int, empty: Empty = np.empty) -> Iterator[dict[str, Column] | None]:
         """What `columns` gives of each batch of ``size`` samples; the last may be smaller. Small ones are gathered together."""
         together = size * max(1, min(_TOGETHER, int(_TOGETHER_BYTES / self._mean_bytes)) // size)
         for first in range(0, len(sample_ids), together):
@@ -89,7 +93,7 @@ class SampleReader:
             columns = self.columns(ids) if len(parts) > 1 else None
             for part in parts:
                 yield (
-                    self.columns(ids[part])
+                    self.columns(ids[part], empty)
                     if columns is None
                     else {name: column[part].copy() for name, column in columns.items()}
                 )

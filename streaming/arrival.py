@@ -7,10 +7,11 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from streaming.early import EarlyReads
 from streaming.epoch_log import EpochLog
-from streaming.errors import FormatError, NotFoundError
+from streaming.errors import FormatError, NotFoundError, StreamingError
 from streaming.following import Following
 from streaming.format.index import Int64Array
 from streaming.order.plan import Plan
@@ -27,6 +28,9 @@ _AHEAD_BYTES = 256 << 20
 
 # Of a cache with a limit, at most one part in so many lies ahead of a reader.
 _PART_AHEAD = 8
+
+# Waits are counted together, up to so many seconds of them: the sums are the whole node's, and take a lock.
+_COUNTED_S = 0.1
 
 # How long closing waits for threads to notice, and then for reads to be broken off.
 _NOTICE_S, _BREAK_S = 0.05, 5.0
@@ -79,6 +83,7 @@ class Arrivals:
         processes = plan.world.num_workers * plan.world.ranks_per_node
         # What is skipped must not depend on how much of a shard was read before it turned out to be bad.
         self._early = None if skip_bad else EarlyReads(shards, prefetcher, processes, timeout_s)
+        self._waited_s = 0.0
         self._stand_ins = StandIns(shards.table, shards.stream_of) if skip_bad else None
         _living.add(self)
 
@@ -100,7 +105,9 @@ class Arrivals:
         try:
             return self._prepare(sample_ids)
         finally:
-            self._shards.count_wait(time.monotonic() - since)
+            self._waited_s += time.monotonic() - since
+            if self._waited_s >= _COUNTED_S:
+                self._count_wait()
 
     def _prepare(self, sample_ids: Int64Array) -> Int64Array:
         if self._stand_ins is not None:
@@ -126,11 +133,17 @@ class Arrivals:
         if not self._prefetcher.join(_NOTICE_S) and not any(other._shards is self._shards for other in _living):
             self._shards.break_off()
             self._prefetcher.join(_BREAK_S)
+        with suppress(OSError, StreamingError):  # the folder may be gone by now, and this is but a figure
+            self._count_wait()
         if self._early is not None:
             self._early.close()
         if self._following is not None:
             self._following.close()
         self._log.close()
+
+    def _count_wait(self) -> None:
+        waited, self._waited_s = self._waited_s, 0.0
+        self._shards.count_wait(waited)
 
     def _prepare_good(self, sample_ids: Int64Array, stand_ins: StandIns) -> Int64Array:
         while True:

@@ -19,7 +19,7 @@ from streaming.indexing import resolve
 from streaming.order.plan import OrderConfig, Plan, StreamSamples, Subset
 from streaming.order.state import parse_state
 from streaming.progress import Begun, Progress
-from streaming.readers.gather import Column
+from streaming.readers.gather import Column, Empty
 from streaming.shards import DatasetShards
 from streaming.stream import Stream, make_streams
 from streaming.units import bytes_to_int, number_abbrev_to_int
@@ -38,9 +38,11 @@ class WholeBatches:
 
     Args:
         drop_last: Whether to leave out a last batch that is smaller.
+        empty: Makes the arrays of one batch, which are of no use once the next is asked for. Default: numpy.empty, which stay.
     """
 
     drop_last: bool
+    empty: Empty = np.empty
 
 
 class StreamingDataset(IterableDataset[dict[str, Any]]):
@@ -250,7 +252,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             walk = self._walk_of(loaded)
             self._progress.go_on(key, worker, walk.begun)
         if self._whole is not None:
-            return self._walk_whole(self._plan(walk.begun), walk.begun, self._whole.drop_last)
+            return self._walk_whole(self._plan(walk.begun), walk.begun, self._whole)
         self._walk_begun = walk
         return walk.steps(self._parts(walk))
 
@@ -275,11 +277,11 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             index += -(-len(ids) // (self.batch_size or 1))
             yield ids, is_real if self._config.tail == 'mask' else None
 
-    def _walk_whole(self, plan: Plan, begun: Begun, drop_last: bool) -> Iterator[list[Any] | dict[str, Column]]:
+    def _walk_whole(self, plan: Plan, begun: Begun, whole: WholeBatches) -> Iterator[list[Any] | dict[str, Column]]:
         """Batches as columns; as lists of samples where they cannot be had so."""
-        with closing(self._whole_batches(plan, begun)) as batches:
+        with closing(self._whole_batches(plan, begun, whole.empty)) as batches:
             for ids, is_real, columns in batches:
-                if drop_last and len(ids) < (self.batch_size or 1):
+                if whole.drop_last and len(ids) < (self.batch_size or 1):
                     return
                 if columns is None:
                     yield list(self._samples(ids) if is_real is None else self._marked(ids, is_real))
@@ -287,17 +289,17 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                     yield columns if is_real is None else {**columns, 'is_padding': ~is_real}
 
     def _whole_batches(
-        self, plan: Plan, begun: Begun
+        self, plan: Plan, begun: Begun, empty: Empty
     ) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None, dict[str, Column] | None], None, None]:
         """This worker's batches, and their columns where they can be had."""
         if self._shards.is_remote:
             with closing(self._arriving(plan, begun)) as batches:
                 for ids, is_real in batches:
-                    yield ids, is_real, self._shards.columns(ids)
+                    yield ids, is_real, self._shards.columns(ids, empty)
             return
         size = self.batch_size or 1
         for ids, is_real in self._here(plan):
-            for number, columns in enumerate(self._shards.batches(ids, size)):
+            for number, columns in enumerate(self._shards.batches(ids, size, empty)):
                 part = slice(number * size, (number + 1) * size)
                 yield ids[part], None if is_real is None else is_real[part], columns
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
@@ -13,6 +14,7 @@ from streaming.dataset import StreamingDataset, WholeBatches
 from streaming.errors import ArgumentError
 from streaming.handover import Handover
 from streaming.progress import Begun
+from streaming.queues import direct_context
 
 __all__ = ['StreamingDataLoader']
 
@@ -65,29 +67,38 @@ class StreamingDataLoader(DataLoader[Any]):
         begun = dataset.progress.begin(dataset.iteration_key(self._pool, self._round))
         if self._source is None:
             self._source = self._make_source(dataset)
-        whole = None if self._source is self else WholeBatches(self.drop_last)
+        handover = self._make_handover(self._source)
+        whole = None if self._source is self else WholeBatches(self.drop_last, np.empty if handover is None else handover.empty)
         with dataset.in_pool(self._pool, whole):
-            batches = self._start(self) if whole is None else self._iterate_whole(dataset, self._source)
+            batches = self._start(self, handover) if whole is None else self._iterate_whole(dataset, self._source, handover)
         self._begun, self._delivered = begun, 0
         return self._deliver(batches, begun)
 
-    def _iterate_whole(self, dataset: StreamingDataset, source: DataLoader[Any]) -> Iterator[Any]:
+    def _iterate_whole(self, dataset: StreamingDataset, source: DataLoader[Any], handover: Handover | None) -> Iterator[Any]:
         if self.num_workers or self.pin_memory:
-            return self._start(source)
+            return self._start(source, handover)
         # Nothing is left that torch's iterator would do, except to draw a seed: what is random after it stays what it was.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         return map(collate, dataset)
 
-    def _start(self, source: DataLoader[Any]) -> Iterator[Any]:
-        """The iterator of torch. New workers hand over batches by memory of ours where no two tensors can be in one place."""
-        function = source.collate_fn
+    def _make_handover(self, source: DataLoader[Any]) -> Handover | None:
+        """How new workers hand over batches, if not as torch has it: only where no two tensors can be in one place."""
         is_new = self.num_workers > 0 and not self._round
-        if is_new and Handover.is_possible() and function in (collate, default_collate):
-            source.collate_fn = Handover(function, self.num_workers, source.prefetch_factor or 1)
+        if not is_new or not Handover.is_possible() or source.collate_fn not in (collate, default_collate):
+            return None
+        return Handover(source.collate_fn, self.num_workers, source.prefetch_factor or 1)
+
+    def _start(self, source: DataLoader[Any], handover: Handover | None) -> Iterator[Any]:
+        """The iterator of torch; if workers are new, with our queues."""
+        if not self.num_workers or self._round:
+            return DataLoader.__iter__(source)
+        function, context = source.collate_fn, source.multiprocessing_context
+        source.collate_fn = handover or function
+        source.multiprocessing_context = direct_context(context) or context
         try:
             return DataLoader.__iter__(source)
-        finally:
-            source.collate_fn = function  # the iterator keeps its own
+        finally:  # the iterator keeps its own
+            source.collate_fn, source.multiprocessing_context = function, context
 
     def _make_source(self, dataset: StreamingDataset) -> DataLoader[Any]:
         """What makes the batches: a loader that takes them whole from the dataset, else this one, which collates samples."""

@@ -108,6 +108,9 @@ class DatasetShards:
 
     def first_uses(self, sample_ids: NDArray[np.int64]) -> list[int]:
         """The shards of some samples, each once, in the order of their first sample."""
+        only = self.table.holding(sample_ids)
+        if only is not None:
+            return [only]
         shards, _ = self.table.find(sample_ids)
         return list(dict.fromkeys(shards.tolist()))
 

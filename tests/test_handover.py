@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,90 @@ def test_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(received, tensors())
 
 
+def test_memory_is_used_again_once_nothing_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = worker(monkeypatch)
+
+    def receive(number: int) -> torch.Tensor:
+        return send(pool({'x': torch.full((1 << 16,), number)}))['x']
+
+    first = receive(1)
+    address = first.data_ptr()
+    part = first.view(256, 256)[3]  # each of these looks at the whole
+    as_array = part.numpy()
+    del first
+    second = receive(2)
+    del part
+    third = receive(3)
+    assert address not in (second.data_ptr(), third.data_ptr())
+    assert as_array.tolist() == [1] * 256
+    del as_array
+    fourth = receive(4)
+    assert fourth.data_ptr() == address
+    assert [batch.unique().tolist() for batch in (second, third, fourth)] == [[2], [3], [4]]
+
+
+def in_a_slot(pool: Handover, array: Any) -> bool:
+    assert pool._mine is not None
+    return np.shares_memory(array, pool._mine._bytes)
+
+
+def test_arrays_are_made_where_they_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = worker(monkeypatch)
+    uint16, kept = np.dtype('u2'), []
+    assert type(pool.empty((2, 2), uint16)) is np.ndarray  # there is no slot yet
+    send(pool({'n': torch.zeros(4000, dtype=torch.uint8)}))
+    for number in range(4):
+        tokens, more = pool.empty((3, 50), uint16), pool.empty((3, 7), uint16)
+        assert in_a_slot(pool, tokens) and in_a_slot(pool, more)
+        tokens[...], more[...] = number, number + 1
+        batch = {'n': torch.tensor([number]), 'tokens': torch.from_numpy(tokens), 's': ['x'], 'more': torch.from_numpy(more)}
+        expected = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+        made = pool(batch)
+        tokens = pool.empty((3, 50), uint16)
+        tokens[...] = 99  # the next batch has begun, in the other slot
+        kept.append((send(made), expected))
+        assert list(kept[-1][0]) == list(batch)
+    for received, expected in kept:
+        assert_same(received, expected)
+
+
+def test_who_finds_no_slot_makes_arrays_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = worker(monkeypatch, slots=1)
+    byte = np.dtype('u1')
+    waiting = pool({'x': torch.ones(4000, dtype=torch.uint8)})
+    array = pool.empty((4000,), byte)
+    assert not in_a_slot(pool, array)
+    batch = {'x': torch.from_numpy(array)}
+    assert pool(batch) is batch
+    assert_same(send(waiting), {'x': torch.ones(4000, dtype=torch.uint8)})
+    assert in_a_slot(pool, pool.empty((4000,), byte))
+
+
+def test_what_is_partly_in_a_slot_and_does_not_fit_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = worker(monkeypatch)
+    send(pool({'x': torch.ones(4000, dtype=torch.uint8)}))
+    array, large = pool.empty((4000,), np.dtype('u1')), pool.empty((5000,), np.dtype('u1'))
+    assert in_a_slot(pool, array) and not in_a_slot(pool, large)
+    array[...], large[...] = 1, 2
+    made = pool({'x': torch.from_numpy(array), 'y': torch.from_numpy(large)})
+    array[...] = 3
+    assert made['x'].unique().tolist() == [1]
+    assert made['y'].data_ptr() == large.ctypes.data
+    assert pool._mine is not None
+    assert pool._mine.free_slot() == 0
+
+
+def test_not_much_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = worker(monkeypatch).blocks
+    lent = [blocks.take(1 << 20) for _ in range(20)]
+    del lent
+    assert len(blocks._free) == handover._FREE_BLOCKS
+    blocks.take(1 << 10)
+    assert len(blocks._free) == handover._FREE_BLOCKS
+    assert len(blocks.take(1 << 21)) == 1 << 21  # of another size
+    assert len(blocks.take(1 << 21)) == 1 << 21
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp('set')
@@ -125,6 +210,47 @@ def test_no_tensor_of_a_worker_comes_torchs_way(folder: str, kind: type[Streamin
         assert_same([sorted(batch['n'].tolist()) for batch in found], [sorted(batch['n'].tolist()) for batch in expected])
         for batch in found:
             batch['v'].zero_()
+
+
+@pytest.fixture(scope='module')
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp('long')
+    columns = {'tokens': 'ndarray:uint16:3,200', 'n': 'int', 's': 'str', 'any': 'ndarray'}
+    with MDSWriter(out=str(path), columns=columns, size_limit=30_000, exist_ok=True) as writer:
+        for number in range(200):
+            tokens = np.full((3, 200), number, np.uint16)
+            writer.write({'tokens': tokens, 'n': number, 's': 'a' * (number % 7), 'any': tokens.astype(np.float32)})
+    return str(path)
+
+
+@pytest.mark.parametrize('shuffle', [False, True])
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_long_arrays_come_as_they_are(long_folder: str, shuffle: bool, method: str) -> None:
+    def load(workers: int) -> list[dict[str, Any]]:
+        dataset = StreamingDataset(local=long_folder, batch_size=8, shuffle=shuffle, num_canonical_nodes=1)
+        context = method if workers else None
+        return list(StreamingDataLoader(dataset, batch_size=8, num_workers=workers, multiprocessing_context=context))
+
+    found = load(1)
+    assert len(found) == 25
+    assert_same(found, load(0))
+    assert not any(batch[name].is_shared() for batch in found for name in ('tokens', 'any'))
+
+
+def test_the_training_process_needs_no_thread_to_ask_for_batches(folder: str) -> None:
+    loader = StreamingDataLoader(StreamingDataset(local=folder, batch_size=8), batch_size=8, num_workers=2)
+    for _ in loader:
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith('QueueFeeder')]
+    assert loader.multiprocessing_context is None
+
+
+def test_a_batch_that_cannot_be_pickled_is_an_error(folder: str) -> None:
+    """And not a traceback of the worker's and silence."""
+    loader = StreamingDataLoader(
+        StreamingDataset(local=folder, batch_size=8), batch_size=8, num_workers=1, collate_fn=lambda samples: threading.Lock()
+    )
+    with pytest.raises(RuntimeError, match='exited unexpectedly'):
+        next(iter(loader))
 
 
 def test_a_collate_function_of_the_users_goes_torchs_way(folder: str) -> None:

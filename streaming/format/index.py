@@ -134,6 +134,13 @@ class ShardTable(Sequence[ShardInfo]):
         shard = bisect_right(self._starts, sample_id) - 1
         return shard, sample_id - self._starts[shard]
 
+    def holding(self, sample_ids: Int64Array) -> int | None:
+        """The one shard that holds samples (N,); None if there are several, or no samples."""
+        if not len(sample_ids):
+            return None
+        shard = bisect_right(self._starts, int(sample_ids.min())) - 1
+        return shard if int(sample_ids.max()) < self._starts[shard + 1] else None
+
     def find(self, sample_ids: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Shards of samples (N,), and their numbers in there (N,)."""
         shards = np.searchsorted(self.starts, sample_ids, side='right') - 1

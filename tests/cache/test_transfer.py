@@ -1,5 +1,6 @@
 """The parts of a fetch that threads share: turns, buffers, the temporary file."""
 
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,3 +78,19 @@ def test_buffers_are_used_again_while_anything_is_fetched() -> None:
         assert len(smaller) == 100
         list(buffers.lend(smaller))
     assert buffers.take(100).obj is not first.obj
+
+
+def _has_huge_pages() -> bool:
+    setting = Path('/sys/kernel/mm/transparent_hugepage/enabled')
+    return setting.exists() and '[never]' not in setting.read_text()
+
+
+@pytest.mark.skipif(not _has_huge_pages(), reason='this system has no huge pages')
+def test_a_buffer_is_not_made_page_by_page() -> None:
+    size = 16 << 20
+    buffer = Buffers().take(size)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    with open('/dev/zero', 'rb') as zeros:
+        assert zeros.readinto(buffer) == size
+    pages = size // resource.getpagesize()
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < pages // 8

@@ -34,8 +34,8 @@ class Reader(Protocol):
     def read_each(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Decode some samples (N,) as `read` does, each when it is taken."""
 
-    def mapped(self, leases: ExitStack) -> 'Mapped | None':
-        """What whole columns can be gathered from, until ``leases`` is closed; None where samples have to be read one by one."""
+    def mapped(self, leases: ExitStack, numbers: NDArray[np.int64]) -> 'Mapped | None':
+        """What whole columns of samples (N,) can be gathered from, until ``leases`` is closed; None if that cannot be."""
 
     def __len__(self) -> int:
         """How many samples it has."""

@@ -101,7 +101,7 @@ class MDSReader:
         starts, ends = self._mapped.bounds[numbers].T.tolist()
         return self._read_each(numbers.tolist(), starts, ends)
 
-    def mapped(self, leases: ExitStack) -> Mapped | None:
+    def mapped(self, leases: ExitStack, numbers: NDArray[np.int64]) -> Mapped | None:
         """What whole columns can be gathered from; None where samples have to be read one by one."""
         return self._mapped
 

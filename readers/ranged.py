@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streaming.format.mds import head_bytes, read_offsets
 from streaming.format.shard import ShardInfo
 from streaming.readers import Reader
+from streaming.readers.gather import Mapped
 from streaming.readers.mds import MDSReader
 
 __all__ = ['RangedReader', 'coalesce']
@@ -156,8 +157,11 @@ class RangedReader:
         """Decode some samples (N,) as `read` does, each when it is taken."""
         return map(self.read, numbers.tolist())
 
-    def mapped(self, leases: ExitStack) -> None:
-        """None: samples have to be read one by one."""
+    def mapped(self, leases: ExitStack, numbers: NDArray[np.int64]) -> Mapped | None:
+        """What whole columns of samples that are here can be gathered from; None where one is not."""
+        if self._partial is None or not self._has[numbers].all():
+            return None
+        return self._partial.mapped(leases, numbers)
 
     @property
     def read(self) -> Callable[[int], dict[str, Any]]:

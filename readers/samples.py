@@ -77,8 +77,8 @@ class SampleReader:
                 return None
         with ExitStack() as leases:
             whole = []
-            for shard in found:
-                mapped = self._get(shard).mapped(leases)
+            for shard, numbers in zip(found, parts, strict=True):
+                mapped = self._get(shard).mapped(leases, numbers)
                 if mapped is None:
                     return None
                 whole.append(mapped)

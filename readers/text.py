@@ -58,7 +58,7 @@ class TextReader:
         """Decode some samples (N,) as `read` does, each when it is taken."""
         return map(self.read, numbers.tolist())
 
-    def mapped(self, leases: ExitStack) -> None:
+    def mapped(self, leases: ExitStack, numbers: NDArray[np.int64]) -> None:
         """None: samples have to be read one by one."""
 
     def __getitem__(self, number: int) -> dict[str, Any]:

@@ -84,8 +84,14 @@ class Arrivals:
         # What is skipped must not depend on how much of a shard was read before it turned out to be bad.
         self._early = None if skip_bad else EarlyReads(shards, prefetcher, processes, timeout_s)
         self._waited_s = 0.0
+        self._is_closed = False
         self._stand_ins = StandIns(shards.table, shards.stream_of) if skip_bad else None
         _living.add(self)
+
+    def foresee(self, sample_ids: Int64Array) -> None:
+        """Begin with the iterator's first batch, which is asked for soon."""
+        if self._early is not None:
+            self._early.begin(sample_ids)
 
     def prepare(self, index: int, sample_ids: Int64Array) -> Int64Array:
         """Return once the samples of the iterator's batch number ``index`` can be read.
@@ -114,7 +120,7 @@ class Arrivals:
             return self._prepare_good(sample_ids, self._stand_ins)
         needed = self._shards.first_uses(sample_ids)
         waits = not all(map(self._prefetcher.is_ready, needed))
-        read = self._early.read(sample_ids) if waits and self._early is not None else set()
+        read = self._early.read(sample_ids) if self._early is not None and (waits or self._early.has_begun) else set()
         self._prefetcher.start()
         for shard in needed:
             if shard not in read:
@@ -123,16 +129,21 @@ class Arrivals:
                     self._early.give_way(shard)
         return sample_ids
 
+    def __del__(self) -> None:
+        if not self._is_closed:  # of an iterator that was dropped before it was asked for anything
+            self.close()
+
     def close(self) -> None:
         """Give up what is going on, and wait for its threads a few seconds at most."""
+        self._is_closed = True
         if self not in _living:  # closed already; or inherited by a fork, and the threads are the parent's
             return
         _living.discard(self)
         self._prefetcher.close()
         # Threads notice at the next byte. Where none comes, what they read is broken off, unless that could be another's.
-        if not self._prefetcher.join(_NOTICE_S) and not any(other._shards is self._shards for other in _living):
+        if not self._join(_NOTICE_S) and not any(other._shards is self._shards for other in _living):
             self._shards.break_off()
-            self._prefetcher.join(_BREAK_S)
+            self._join(_BREAK_S)
         with suppress(OSError, StreamingError):  # the folder may be gone by now, and this is but a figure
             self._count_wait()
         if self._early is not None:
@@ -140,6 +151,10 @@ class Arrivals:
         if self._following is not None:
             self._following.close()
         self._log.close()
+
+    def _join(self, timeout_s: float) -> bool:
+        has_ended = self._prefetcher.join(timeout_s)
+        return (self._early is None or self._early.join(timeout_s)) and has_ended
 
     def _count_wait(self) -> None:
         waited, self._waited_s = self._waited_s, 0.0

@@ -251,16 +251,21 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         else:
             walk = self._walk_of(loaded)
             self._progress.go_on(key, worker, walk.begun)
-        if self._whole is not None:
-            return self._walk_whole(self._plan(walk.begun), walk.begun, self._whole)
-        self._walk_begun = walk
-        return walk.steps(self._parts(walk))
-
-    def _parts(self, walk: Walk) -> Generator[Iterator[Any], None, None]:
-        """The rest of this worker's samples, part by part."""
-        batches_done, skipped = divmod(walk.taken, self.batch_size or 1)
+        batches_done = 0 if self._whole is not None else walk.taken // (self.batch_size or 1)
         plan = self._plan(walk.begun, batches_done=batches_done)
-        with closing(self._arriving(plan, walk.begun) if self._shards.is_remote else self._here(plan)) as parts:
+        arrivals = self._arrivals(plan, walk.begun)
+        if arrivals is not None and info is not None:
+            # A worker is asked for its first batch when all have been started: until then, it can begin with it.
+            arrivals.foresee(plan.batch(worker, 0))
+        if self._whole is not None:
+            return self._walk_whole(plan, arrivals, self._whole)
+        self._walk_begun = walk
+        return walk.steps(self._parts(walk, plan, arrivals))
+
+    def _parts(self, walk: Walk, plan: Plan, arrivals: Arrivals | None) -> Generator[Iterator[Any], None, None]:
+        """The rest of this worker's samples, part by part."""
+        skipped = walk.taken % (self.batch_size or 1)
+        with closing(self._here(plan) if arrivals is None else self._arriving(plan, arrivals)) as parts:
             for ids, is_real in parts:
                 samples = self._samples(ids) if is_real is None else self._marked(ids, is_real)
                 due = walk.taken + len(ids) - skipped
@@ -277,9 +282,9 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             index += -(-len(ids) // (self.batch_size or 1))
             yield ids, is_real if self._config.tail == 'mask' else None
 
-    def _walk_whole(self, plan: Plan, begun: Begun, whole: WholeBatches) -> Iterator[list[Any] | dict[str, Column]]:
+    def _walk_whole(self, plan: Plan, arrivals: Arrivals | None, whole: WholeBatches) -> Iterator[list[Any] | dict[str, Column]]:
         """Batches as columns; as lists of samples where they cannot be had so."""
-        with closing(self._whole_batches(plan, begun, whole.empty)) as batches:
+        with closing(self._whole_batches(plan, arrivals, whole.empty)) as batches:
             for ids, is_real, columns in batches:
                 if whole.drop_last and len(ids) < (self.batch_size or 1):
                     return
@@ -289,11 +294,11 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                     yield columns if is_real is None else {**columns, 'is_padding': ~is_real}
 
     def _whole_batches(
-        self, plan: Plan, begun: Begun, empty: Empty
+        self, plan: Plan, arrivals: Arrivals | None, empty: Empty
     ) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None, dict[str, Column] | None], None, None]:
         """This worker's batches, and their columns where they can be had."""
-        if self._shards.is_remote:
-            with closing(self._arriving(plan, begun)) as batches:
+        if arrivals is not None:
+            with closing(self._arriving(plan, arrivals)) as batches:
                 for ids, is_real in batches:
                     yield ids, is_real, self._shards.columns(ids, empty)
             return
@@ -303,20 +308,15 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 part = slice(number * size, (number + 1) * size)
                 yield ids[part], None if is_real is None else is_real[part], columns
 
-    def _arriving(self, plan: Plan, begun: Begun) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None], None, None]:
+    def _arriving(
+        self, plan: Plan, arrivals: Arrivals
+    ) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None], None, None]:
         """The samples of each of this worker's batches, once they can be read, and with a masked tail which are not padding."""
-        shards, worker = self._shards, plan.world.worker
-        batches = plan.batches_of(worker)
-        arrivals = self._arrivals(plan, begun) if shards.is_remote and batches else None
-        try:
-            for index in range(batches):
-                ids = plan.batch(worker, index)
-                if arrivals is not None:
-                    ids = arrivals.prepare(index, ids)
+        worker = plan.world.worker
+        with closing(arrivals):
+            for index in range(plan.batches_of(worker)):
+                ids = arrivals.prepare(index, plan.batch(worker, index))
                 yield ids, plan.mask(worker, index) if self._config.tail == 'mask' else None
-        finally:
-            if arrivals is not None:
-                arrivals.close()
 
     def _samples(self, ids: NDArray[np.int64]) -> Iterator[Any]:
         if type(self).__getitem__ is not StreamingDataset.__getitem__:
@@ -331,7 +331,11 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
                 )
             yield {**sample, 'is_padding': not real}
 
-    def _arrivals(self, plan: Plan, begun: Begun) -> Arrivals:
+    def _arrivals(self, plan: Plan, begun: Begun) -> Arrivals | None:
+        """What has the shards of a plan here; None where they all are, or there is nothing to read."""
+        if not self._shards.is_remote or not plan.batches_of(plan.world.worker):
+            return None
+
         def next_plan() -> Plan:
             return self._plan(replace(begun, epoch=begun.epoch + 1, sample_in_epoch=0), world=plan.world)
 

@@ -8,6 +8,7 @@ more of it.
 
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from functools import partial
 
 from streaming.errors import FormatError, StoreError
@@ -65,9 +66,32 @@ class EarlyReads:
         self._requests = _MOST_REQUESTS
         self._spent: dict[int, int] = {}
         self._readers: dict[int, RangedReader] = {}
+        self._first = CallerThreads[set[int]](1, 'streaming-first')
+        self._begun: Future[set[int]] | None = None
+
+    def begin(self, sample_ids: Int64Array) -> None:
+        """Begin with what `read` will be asked for first, in another thread."""
+        self._begun = self._first.submit(partial(self._read_missing, sample_ids))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether `read` has yet to be asked for what was begun with."""
+        return self._begun is not None
 
     def read(self, sample_ids: Int64Array) -> set[int]:
         """Read samples by range where their shards are not here, and where it pays; the shards that need not be waited for."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return self._read_missing(sample_ids)
+        self._first.close_when_done()
+        return begun.result()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for what was begun, once the prefetcher is closed; whether it has ended."""
+        self._first.close_when_done()
+        return self._begun is None or bool(wait([self._begun], timeout_s).done)
+
+    def _read_missing(self, sample_ids: Int64Array) -> set[int]:
         if self._budget <= 0:
             return set()
         numbers, within = self._shards.table.find(sample_ids)

@@ -76,11 +76,14 @@ class Prefetcher:
 
     def start(self) -> None:
         """Begin to fetch; once more does nothing. `wait_for` does it too."""
-        if not self._started:
-            self._started = True
-            self._head_start_ends = time.monotonic() + _HEAD_START_S
-            for thread in self._threads:
-                thread.start()
+        if self._started:
+            return
+        with self._changed:
+            if not self._started:
+                self._head_start_ends = time.monotonic() + _HEAD_START_S
+                for thread in self._threads:
+                    thread.start()
+                self._started = True
 
     def advance(self, position: int) -> None:
         """Say that the reader has come to ``position``."""

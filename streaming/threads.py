@@ -48,6 +48,10 @@ class CallerThreads(Generic[T]):
         with suppress(queue.Empty):
             while item := self._calls.get_nowait():
                 item[0].cancel()
+        self.close_when_done()
+
+    def close_when_done(self) -> None:
+        """Let the threads end once all calls have been made."""
         for _ in range(self._threads):
             self._calls.put(None)
         self._threads = self._limit

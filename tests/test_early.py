@@ -1,9 +1,11 @@
 """The first batches by range: right, early, bounded in bytes, and never in the way of the shards themselves."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -247,3 +249,59 @@ def test_leaving_early_ends_it(store: GatedStore, tmp_path: Path) -> None:
         samples.close()  # type: ignore[attr-defined]
         store.gate.clear()
     assert not list(tmp_path.glob('.streaming/fetching/*'))
+
+
+@pytest.fixture
+def is_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('streaming.dataset.get_worker_info', lambda: SimpleNamespace(id=0, num_workers=1, seed=0))
+    monkeypatch.setattr('streaming.dataset.leave_no_sockets', lambda: None)
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith('streaming-')}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures('is_worker')
+def test_a_worker_begins_before_it_is_asked(store: GatedStore, remote: Path, tmp_path: Path) -> None:
+    expected = list(islice(iter(StreamingDataset(local=str(remote), batch_size=BATCH)), BATCH))
+    samples = iter(make(store, tmp_path))
+    wait_until(lambda: len(store.ranges) == 2)
+    assert [next(samples) for _ in range(BATCH)] == expected
+    assert len(store.ranges) == 2
+    store.gate.set()
+    assert len(list(samples)) == SAMPLES - BATCH
+
+
+@pytest.mark.usefixtures('is_worker')
+def test_what_fails_before_it_is_asked_for_leaves_it_to_the_shard(store: GatedStore, tmp_path: Path) -> None:
+    def fail(key: str) -> None:
+        raise UnavailableError('no range today')
+
+    store.before_range = fail
+    samples = iter(make(store, tmp_path))
+    wait_until(lambda: len(store.ranges) >= 1)
+    store.gate.set()
+    assert [sample['id'] for sample in samples] == list(range(SAMPLES))
+
+
+@pytest.mark.usefixtures('is_worker')
+@pytest.mark.parametrize('end', ['drop', 'close'])
+def test_a_worker_that_is_never_asked_leaves_nothing(store: GatedStore, tmp_path: Path, end: str) -> None:
+    store.after_range = lambda key, start, buffer: wait_until(store.gate.is_set)
+    before = threads()
+    samples = iter(make(store, tmp_path))
+    wait_until(lambda: len(store.ranges) == 1)
+    threading.Timer(0.2, store.gate.set).start()
+    if end == 'close':
+        samples.close()  # type: ignore[attr-defined]
+    del samples
+    wait_until(lambda: threads() <= before)
+    assert not list(tmp_path.glob('.streaming/fetching/*'))
+    assert not list(tmp_path.glob('*.mds'))

@@ -83,8 +83,8 @@ class LeasedReader:
         """Decode some samples (N,) as `read` does, each when it is taken."""
         return map(self._read, numbers.tolist())
 
-    def mapped(self, leases: ExitStack) -> Mapped | None:
-        """What whole columns can be gathered from, until ``leases`` is closed; None where samples have to be read one by one.
+    def mapped(self, leases: ExitStack, numbers: NDArray[np.int64]) -> Mapped | None:
+        """What whole columns of samples (N,) can be gathered from, until ``leases`` is closed; None if they must be read singly.
 
         Does not wait: whoever gathers from several shards and waited for one would hold the room of the others.
         """
@@ -93,7 +93,7 @@ class LeasedReader:
             return None
         reader, book = taken
         leases.callback(release, book, self._shard, self._ledger.folder)
-        return reader.mapped(leases)
+        return reader.mapped(leases, numbers)
 
     def _try_take(self) -> tuple[Reader, Book] | None:
         """What `_take` gives, if that is to be had at once."""

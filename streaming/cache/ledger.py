@@ -85,7 +85,11 @@ def release(book: Book, shard: int, folder: Path) -> None:
     if book.is_closed:  # a fork ago
         return
     book.leases.release(shard)
-    if book.waiting:
+    try:
+        is_waited_for = book.waiting > 0
+    except AttributeError:  # closed meanwhile, by the garbage collector or in another thread
+        return
+    if is_waited_for:
         wake(book, folder)
 
 

@@ -102,8 +102,8 @@ class Buffers:
                 found = self._free.pop()
                 if len(found) >= size:
                     return found[:size]
-        # Not a bytearray: it would be cleared here, with Python's lock held. Private: of shared memory there are no huge pages, and
-        # the system makes it page by page, which took a fifth of all the time of an epoch.
+        # Not a bytearray: it would be cleared here, with Python's lock held. Private: of shared memory there are no huge pages,
+        # and making it page by page took a fifth of the time of an epoch.
         made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, 'MADV_HUGEPAGE'):
             with suppress(OSError):  # a kernel without huge pages

@@ -128,7 +128,7 @@ def fuzz_mds(data: bytes) -> None:
         with suppress(StreamingError):
             samples[number] = reader[number]
     with ExitStack() as leases:
-        mapped = reader.mapped(leases)
+        mapped = reader.mapped(leases, np.arange(len(samples)))
         columns = None if mapped is None or not samples else gather([mapped], [np.arange(len(samples))], None)
     for name, column in (columns or {}).items():
         for sample, value in zip(samples, column, strict=True):

@@ -1,5 +1,6 @@
 """A shard in parts reads like the whole."""
 
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from streaming import MDSWriter
 from streaming.errors import FormatError
 from streaming.format.index import ShardTable
 from streaming.readers import open_shard
+from streaming.readers.gather import gather
 from streaming.readers.ranged import RangedReader, coalesce
 
 RANGES = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30)).map(lambda pair: (pair[0], pair[0] + pair[1])))
@@ -66,6 +68,16 @@ def test_samples_in_parts_are_those_of_the_whole(folder: Path, batches: list[lis
         assert reader.missing(numbers, gap) == []
         for number in numbers:
             np.testing.assert_equal(reader[number], whole[number])
+        with ExitStack() as leases:
+            mapped = reader.mapped(leases, np.array(numbers, np.int64))
+            assert mapped is not None
+            columns = gather([mapped], [np.array(numbers, np.int64)], None) if numbers else None
+        if columns is not None:
+            np.testing.assert_equal(list(columns['id']), numbers)
+            np.testing.assert_equal(columns['text'], [whole[number]['text'] for number in numbers])
+    here = {number for numbers in batches for number in numbers}
+    for number in set(range(100)) - here:
+        assert reader.mapped(ExitStack(), np.array([number, *here])) is None
     assert not opened, 'what is here is not asked of the whole'
     assert reader.agrees_with(memoryview(data))
     np.testing.assert_equal([reader[number] for number in range(100)], [whole[number] for number in range(100)])

@@ -174,8 +174,13 @@ def test_a_head_in_another_region(service: Service, url: str, status: int) -> No
     store.close()
 
 
-def test_sent_elsewhere_without_end(service: Service, url: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize('is_named', [True, False])
+def test_sent_elsewhere_without_end(
+    service: Service, url: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest, is_named: bool
+) -> None:
     """Where only boto3 gets through, it reads."""
+    if not is_named:
+        request.getfixturevalue('asks_boto3')
     service.always_elsewhere, service.region = True, 'us-east-1'
     store = open_store(url, KEY)
     with caplog.at_level(logging.DEBUG, 'streaming.store.s3'):
@@ -187,6 +192,13 @@ def test_sent_elsewhere_without_end(service: Service, url: str, caplog: pytest.L
     store.close()
 
 
+@pytest.fixture
+def asks_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where options name all that there is to know."""
+    monkeypatch.setattr('streaming.store.s3.session.named_route', lambda options: None)
+
+
+@pytest.mark.usefixtures('asks_boto3')
 def test_what_we_cannot_sign_boto3_reads(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -417,11 +429,13 @@ def test_errors_are_boto3s(s3_bucket: str, monkeypatch: pytest.MonkeyPatch, call
     open_store(f's3://{s3_bucket}').put('there', DATA)
     options: dict[str, object] = {'unsigned': True} if call == 'denied' else {}
     bucket, key = 'no-such-bucket' if call == 'bucket' else s3_bucket, 'there' if call == 'denied' else 'missing'
+    named = fail(bucket, key, **options)
+    monkeypatch.setattr('streaming.store.s3.session.named_route', lambda options: None)
     ours = fail(bucket, key, **options)
     monkeypatch.setattr('streaming.store.s3.session.find_route', _unlike)
     boto3s = fail(bucket, key, **options)
-    assert (ours[0], boto3s[0]) == (True, False)
-    assert ours[1:] == boto3s[1:]
+    assert (named[0], ours[0], boto3s[0]) == (True, True, False)
+    assert named[1:] == ours[1:] == boto3s[1:]
     if call == 'condition':
         assert ours[1] is PreconditionError
 

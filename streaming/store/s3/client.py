@@ -19,6 +19,7 @@ from streaming.errors import (
     UnavailableError,
 )
 from streaming.store.network import ca_bundle_of, network_error, parse_retry_after
+from streaming.store.s3.named import NamedCredentials
 from streaming.store.s3.options import S3Options
 
 __all__ = ['LogIn', 'customer_key', 'error_of', 'is_elsewhere', 'is_stale', 'log_in', 'parse_refusal', 'translated']
@@ -41,7 +42,7 @@ class LogIn:
     """What boto3 has found.
 
     Args:
-        client: Of boto3. None in a process that has what the one it was forked from found out, and only reads.
+        client: Of boto3. None where reads do without: all was given, or found out by the process this one was forked from.
         credentials: That it signs with; None where it does not sign, or has none.
         ca_bundle: File with the certificates to trust; None for the usual ones.
     """
@@ -56,6 +57,8 @@ class LogIn:
 
     def without_client(self) -> 'LogIn | None':
         """What a forked process can go on with. None where the credentials are renewed, which takes locks and clients."""
+        if isinstance(self.credentials, NamedCredentials):
+            return replace(self, client=None)
         from botocore.credentials import Credentials
 
         if self.credentials is not None and type(self.credentials) is not Credentials:

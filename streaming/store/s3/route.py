@@ -52,6 +52,11 @@ class Route:
     region: str | None
     service: str | None
 
+    def leads_where(self, other: 'Route') -> bool:
+        """Whether requests go where those of another route go."""
+        names = ('endpoint', 'host', 'path', 'region', 'service')
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
 
 def quote_key(key: str) -> str:
     """A key as it stands in a path, and is signed: each byte is encoded once, ``/`` never."""

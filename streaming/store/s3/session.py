@@ -24,6 +24,7 @@ from streaming.store.s3.client import (
     parse_refusal,
     translated,
 )
+from streaming.store.s3.named import NamedCredentials, named_route
 from streaming.store.s3.options import S3Options
 from streaming.store.s3.route import Route, UnlikeError, find_route, quote_key
 from streaming.store.s3.signing import Signer, timestamp
@@ -152,8 +153,7 @@ class Session:
                 state = self._with_login(self._try_plane, what)
             if state.plane is None:
                 return by_boto3()
-            with translated(what, self._options):
-                credentials = None if state.plane.signer is None else state.login.freeze()
+            credentials = None if state.plane.signer is None else self._freeze(state.login, what)
             response = state.plane.send(method, name, headers, credentials, what)
             if response.status < 300:
                 return response
@@ -166,6 +166,12 @@ class Session:
                 raise error_of(refusal, what, self._options)
             renewed = True
 
+    def _freeze(self, login: LogIn, what: str) -> Any:
+        if isinstance(login.credentials, NamedCredentials):
+            return login.credentials
+        with translated(what, self._options):
+            return login.freeze()
+
     def _try_plane(self, state: _State) -> _State:
         with self._lock:
             if self._state is not state and self._state is not None:
@@ -176,13 +182,16 @@ class Session:
     def _look_again(self, seen: _State) -> None:
         """See where boto3 reads after it was sent elsewhere."""
         with self._lock:
-            if self._state is not seen or seen.plane is None:
+            state = self._state
+            # Who had no client has got one now.
+            is_new = seen.login.client is None and state is not None and not state.tried
+            if state is None or seen.plane is None or not (state is seen or is_new):
                 return
-            plane = self._make_plane(seen.login)
-            if plane is not None and plane.route == seen.plane.route:
+            plane = self._make_plane(state.login)
+            if plane is not None and plane.route.leads_where(seen.plane.route):
                 logger.debug('%s: boto3 reads from here on: it finds its way where we are sent elsewhere', self._options.url)
                 plane = None
-            self._state = replace(seen, plane=plane)
+            self._state = replace(state, tried=True, plane=plane)
 
     def _make_plane(self, login: LogIn) -> _Plane | None:
         try:
@@ -214,8 +223,17 @@ class Session:
         state = self._state
         if state is None:
             with self._lock:
-                state = self._state or self._log_in()
+                state = self._state or self._read_as_named() or self._log_in()
         return state
+
+    def _read_as_named(self) -> _State | None:
+        """Read without boto3, where there is nothing to be found out."""
+        found = None if self._unsigned else named_route(self._options)
+        if found is None:
+            return None
+        route, credentials, ca_bundle = found
+        self._state = _State(LogIn(None, credentials, ca_bundle), True, self._plane_of(route, ca_bundle))
+        return self._state
 
     def _get_with_client(self) -> _State:
         state = self._get()
@@ -255,14 +273,20 @@ class Session:
     def _find_others(self, refused: Any, what: str) -> bool:
         """Whether boto3 has, or finds, other credentials than those."""
         with self._lock, translated(what, self._options):
-            if self._state is not None and self._state.login.freeze() != refused:
+            if self._state is not None and _differ(self._state.login.freeze(), refused):
                 return True
             before = self._state
-            if self._log_in().login.freeze() != refused:
+            if _differ(self._log_in().login.freeze(), refused):
                 logger.info('%s: the credentials were refused, and others found', self._options.url)
                 return True
             self._state = before
             return False
+
+
+def _differ(credentials: Any, others: Any) -> bool:
+    """Whether they are not the same, whosesoever they are."""
+    names = ('access_key', 'secret_key', 'token')
+    return any(getattr(credentials, name, None) != getattr(others, name, None) for name in names)
 
 
 def _given(values: Mapping[str, str | None]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from streaming.cache import transfer
 from streaming.cache.transfer import Scratch, Turn
 from streaming.errors import CorruptError, StoreError
-from streaming.format.compression import get_codec
+from streaming.format.compression import feed_to, get_codec
 from streaming.format.hashing import cheapest, new_hash
 from streaming.format.index import FileInfo, ShardInfo
 from streaming.store.protocol import ObjectInfo, Store
@@ -136,22 +136,24 @@ class ShardFetch:
         check_raw = _Check(raw, f'{url}, decompressed', self.policy.validate_hash, hashing=not check.has_hash)
         decompressor = get_codec(self.shard.compression).decompressor(raw.bytes)
         done = 0
+
+        def write(data: bytes) -> None:
+            nonlocal done
+            check_raw.update(data)
+            file.write_at(data, done)
+            done += len(data)
+
         try:
             for chunk in chunks:
                 check.update(chunk)
                 if zip_file is not None:
                     zip_file.write(chunk)
-                data = decompressor.feed(chunk)
-                check_raw.update(data)
-                file.write_at(data, done)
-                done += len(data)
+                feed_to(decompressor, chunk, write)
             check.finish()
-            data = decompressor.finish()
+            write(decompressor.finish())
         except CorruptError as error:
             # A codec does not know what it decompresses.
             raise error if url in str(error) else CorruptError(f'{url}: {error}') from error
-        check_raw.update(data)
-        file.write_at(data, done)
         check_raw.finish()
 
     def _read_object(self, file: FileInfo, target: 'Scratch | None') -> Generator[memoryview, None, None]:

@@ -7,7 +7,8 @@ of a bomb never become gigabytes.
 import bz2
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -16,7 +17,10 @@ import zstandard
 
 from streaming.errors import ArgumentError, CorruptError, MissingExtraError
 
-__all__ = ['Codec', 'Decompressor', 'get_codec', 'get_compressions', 'register_codec']
+__all__ = ['Codec', 'Decompressor', 'feed_to', 'get_codec', 'get_compressions', 'register_codec']
+
+# The most that one step of decompressing zstd gives.
+_STEP_BYTES = 1 << 20
 
 
 class Decompressor(Protocol):
@@ -37,6 +41,14 @@ class Decompressor(Protocol):
             CorruptError: the stream is not complete, or gave another size than was declared.
         """
         ...
+
+
+def feed_to(decompressor: Decompressor, data: bytes | memoryview, write: Callable[[bytes], None]) -> None:
+    """Let a decompressor take in the next bytes and have what they decompress to so far written, in pieces if it can."""
+    if isinstance(decompressor, _ZstdStream):
+        decompressor.feed_to(data, write)
+    else:
+        write(decompressor.feed(data))
 
 
 class Codec(ABC):
@@ -128,26 +140,76 @@ class _ZstdStream(_Counting):
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name, size)
-        self._began = False
-        self._stream = zstandard.ZstdDecompressor(max_window_size=self._MOST_WINDOW).decompressobj()
-        # A block of 128 KiB can come from 4 bytes: this bounds what one step gives to 128 MiB.
-        self._step = 1 << 12
+        self._stream = zstandard.ZstdDecompressor(max_window_size=self._MOST_WINDOW).decompressobj(write_size=_STEP_BYTES)
+        self._blocks = _ZstdBlocks()
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        view = memoryview(data)
-        parts = []
-        for start in range(0, len(view), self._step):
-            part = view[start : start + self._step]
+        parts: list[bytes] = []
+        self.feed_to(data, parts.append)
+        return b''.join(parts)
+
+    def feed_to(self, data: bytes | memoryview, write: Callable[[bytes], None]) -> None:
+        for part in self._blocks.cut(memoryview(data)):
             if self._stream.eof:
                 raise CorruptError(f'{len(part)} bytes or more follow its {self._name} stream')
             try:
-                parts.append(self._count(self._stream.decompress(part)))
+                given = self._stream.decompress(part)
             except zstandard.ZstdError as error:
                 raise CorruptError(f'it is no {self._name}: {error}') from error
-        return b''.join(parts)
+            if given:
+                write(self._count(given))
 
     def finish(self) -> bytes:
         return self._end(self._stream.eof, self._stream.unused_data)
+
+
+class _ZstdBlocks:
+    """Cuts the bytes of a zstd frame so that no part gives more than `_STEP_BYTES`, by the headers of its blocks (RFC 8878).
+
+    A block gives at most 128 KiB, but that from 4 bytes. Parts of as few bytes as are safe then are a thousand times smaller than
+    those of real data need to be, and each is a call that lets Python's lock go.
+    """
+
+    _MOST = _STEP_BYTES // (128 << 10)
+    # Magic and descriptor say how long the frame's header is.
+    _BEGINNING, _HEADER = 5, 3
+    _RLE = 1
+
+    def __init__(self) -> None:
+        self._head = b''  # of a header that has not come whole
+        self._wanted = self._BEGINNING
+        self._skip = 0  # bytes to the next header
+
+    def cut(self, view: memoryview) -> Iterator[memoryview]:
+        """The next bytes, part by part."""
+        start = at = headers = 0
+        while at < len(view):
+            if self._skip:
+                step = min(self._skip, len(view) - at)
+                self._skip -= step
+                at += step
+                continue
+            missing = view[at : at + self._wanted - len(self._head)]
+            self._head += missing
+            at += len(missing)
+            if len(self._head) == self._wanted:
+                self._pass_header()
+                headers += 1
+                if headers == self._MOST:
+                    yield view[start:at]
+                    start, headers = at, 0
+        if start < len(view):
+            yield view[start:]
+
+    def _pass_header(self) -> None:
+        head, self._head = self._head, b''
+        if self._wanted == self._BEGINNING:
+            self._wanted = self._HEADER
+            with suppress(zstandard.ZstdError):  # what is no frame the decompressor refuses
+                self._skip = zstandard.frame_header_size(head) - self._BEGINNING
+        else:
+            value = int.from_bytes(head, 'little')
+            self._skip = 1 if value >> 1 & 3 == self._RLE else value >> 3
 
 
 class _Chunked(_Counting):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.errors import ArgumentError, CorruptError, MissingExtraError
-from streaming.format.compression import Codec, get_codec, get_compressions
+from streaming.format.compression import Codec, feed_to, get_codec, get_compressions
 
 CODECS = ['zstd', 'zstd:1', 'zstd:22', 'gz', 'gz:0', 'gz:1', 'bz2', 'bz2:1', 'br:1', 'br:11', 'snappy']
 TEXT = b'the quick brown fox jumps over the lazy dog, and over the dog again. ' * 2000 + os.urandom(5000)
@@ -83,6 +83,42 @@ def test_a_bomb_stops_at_the_declared_size(name: str) -> None:
         tracemalloc.stop()
     assert peak < 160 << 20
     assert len(bomb) < 11 << 20
+
+
+def zstd_blocks(*blocks: tuple[int, int]) -> bytes:
+    """A frame of blocks that give so many bytes each: raw ones (0), or one byte that is repeated (1)."""
+    frame = b'\x28\xb5\x2f\xfd' + b'\x00\x58'  # no size, a window of 2 MiB
+    for number, (kind, size) in enumerate(blocks):
+        last = number == len(blocks) - 1
+        frame += (last | kind << 1 | size << 3).to_bytes(3, 'little') + bytes([number % 251]) * (1 if kind else size)
+    return frame
+
+
+BLOCKS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0, 1, 5, 1000, 100_000, 128 << 10])), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(BLOCKS, st.integers(1, 1 << 18))
+def test_no_step_of_zstd_gives_much(blocks: list[tuple[int, int]], step: int) -> None:
+    packed, size = zstd_blocks(*blocks), sum(size for _, size in blocks)
+    expected = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    decompressor = get_codec('zstd').decompressor(size)
+    parts: list[bytes] = []
+    for start in range(0, len(packed), step):
+        feed_to(decompressor, packed[start : start + step], parts.append)
+    assert decompressor.finish() == b''
+    assert b''.join(parts) == expected
+    assert max(map(len, parts), default=0) <= 1 << 20
+
+
+def test_data_that_hardly_shrinks_takes_few_steps() -> None:
+    data = os.urandom(8 << 20)
+    packed, calls = get_codec('zstd').compress(data), []
+    decompressor = get_codec('zstd').decompressor(len(data))
+    feed_to(decompressor, packed, lambda part: calls.append(len(part)))
+    decompressor.finish()
+    assert sum(calls) == len(data)
+    assert len(calls) <= 10
 
 
 def test_zstd_says_its_size() -> None:

@@ -196,7 +196,7 @@ class _Batch:
 
 
 def _is_run(begin: Int64Array) -> bool:
-    steps = np.diff(begin)
+    steps = begin[1:] - begin[:-1]
     return len(steps) > 0 and steps[0] > 0 and bool((steps == steps[0]).all())
 
 

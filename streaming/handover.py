@@ -216,7 +216,7 @@ class _Sent:
     ) -> None:
         self._address = key, worker, memory.slots, memory.slot_bytes, slot
         # In its place stands what a tensor is, so that the batch keeps its order.
-        self._rest: dict[str, Any] = {**batch, **{name: (value.dtype, value.shape) for name, value in tensors.items()}}
+        self._rest: dict[str, Any] = {**batch, **{name: _kind(value) for name, value in tensors.items()}}
         self._places: dict[str, tuple[int, int]] = {}
         start = used
         memory.take(slot)
@@ -240,7 +240,7 @@ def _receive(
     handover = _handovers[key]
     memory = handover.memory_of(worker, slots, slot_bytes)
     for name, (start, size) in places.items():
-        dtype, shape = batch[name]
+        dtype, shape = getattr(torch, batch[name][0]), batch[name][1]
         copied = handover.blocks.take(size)
         copied[:] = memory.bytes_at(slot, start, size)  # by NumPy: torch would wake its threads for it
         batch[name] = torch.from_numpy(copied).view(dtype).view(shape)
@@ -257,6 +257,11 @@ def _fits(value: Any) -> bool:
         and value.numel() > 0
         and not (value.requires_grad or value.is_quantized or value.is_conj() or value.is_neg())
     )
+
+
+def _kind(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
+    """The name of its dtype, and its shape, as what is pickled in no time."""
+    return str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape)
 
 
 def _room(tensor: torch.Tensor) -> int:

@@ -64,6 +64,8 @@ class ShardTable(Sequence[ShardInfo]):
         self.stored_bytes = np.array(stored_bytes, np.int64)
         self.starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.samples)])
         self._starts: list[int] = self.starts.tolist()
+        # The last samples that `holding` was asked for, and what it said; as one, for there may be several threads.
+        self._held: tuple[Int64Array | None, int | None] = (None, None)
 
     @classmethod
     def from_json(cls, data: bytes, source: str) -> 'ShardTable':
@@ -136,10 +138,16 @@ class ShardTable(Sequence[ShardInfo]):
 
     def holding(self, sample_ids: Int64Array) -> int | None:
         """The one shard that holds samples (N,); None if there are several, or no samples."""
+        asked, found = self._held
+        if sample_ids is asked:  # a plan's batch is asked for when its shard is waited for, and when it is read
+            return found
         if not len(sample_ids):
             return None
         shard = bisect_right(self._starts, int(sample_ids.min())) - 1
-        return shard if int(sample_ids.max()) < self._starts[shard + 1] else None
+        only = shard if int(sample_ids.max()) < self._starts[shard + 1] else None
+        if not sample_ids.flags.writeable:
+            self._held = sample_ids, only
+        return only
 
     def find(self, sample_ids: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Shards of samples (N,), and their numbers in there (N,)."""

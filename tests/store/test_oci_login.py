@@ -553,6 +553,24 @@ def test_a_key_with_a_passphrase(oci: OCIServer, oci_url: str, tmp_path: Path) -
     use(open_store(oci_url.replace(oci.config_file, str(config))))
 
 
+def test_a_key_is_checked_once_and_not_for_each_store(oci: OCIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    load = serialization.load_pem_private_key
+
+    def note(pem: bytes, password: bytes | None) -> Any:
+        checked.append(pem)
+        return load(pem, password)
+
+    monkeypatch.setattr(serialization, 'load_pem_private_key', note)
+    key = pem_of(rsa.generate_private_key(public_exponent=65537, key_size=2048)).decode()
+    (tmp_path / 'key.pem').write_text(key)
+    config = write_config(tmp_path / 'config', DEFAULT={**entries_of(oci), 'key_file': str(tmp_path / 'key.pem')})
+    for _ in range(2):
+        with pytest.raises(CredentialsError, match='does not accept'):
+            open_store(f'{oci.url("bucket")}'.replace(oci.config_file, str(config))).get('key')
+    assert checked == [key.strip().encode()]
+
+
 def test_a_session_token(place: Place, tmp_path: Path) -> None:
     key = new_key()
     (tmp_path / 'key.pem').write_bytes(pem_of(key))

@@ -5,6 +5,7 @@ Everything else is wrapped. All are renewed at most once for each time that they
 """
 
 import base64
+import functools
 import logging
 import threading
 import time
@@ -240,19 +241,26 @@ def load_key(pem: bytes, passphrase: str | None, source: str) -> Any:
         CredentialsError: it is none, or the passphrase is missing or wrong.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     password = passphrase.encode() if passphrase else None
     # The CLI appends a label that is no PEM.
     pem = pem.strip().removesuffix(b'OCI_API_KEY').strip()
     try:
         try:
-            return load_pem_private_key(pem, password)
+            return _checked_key(pem, password)
         except TypeError as error:
             if password is None:
                 raise CredentialsError(f'{source}: the private key needs a pass_phrase') from error
-            return load_pem_private_key(pem, None)
+            return _checked_key(pem, None)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise CredentialsError(
             f'{source}: this is not a private key in PEM{", or the pass_phrase is wrong" if password else ""}'
         ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _checked_key(pem: bytes, password: bytes | None) -> Any:
+    """To find out whether an RSA key is one takes 70 ms, or 300 ms of 4096 bits: once a process and not once a store."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    return load_pem_private_key(pem, password)

@@ -17,6 +17,9 @@ ARGS ?=
 BENCH ?= .bench
 PEERS := mosaicml litdata webdataset
 
+# The suite starts hundreds of processes: what the first one compiles, the others load. To import torch takes twice as long without.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
 

@@ -30,6 +30,8 @@ settings.load_profile('no deadline')
 # What has been told to end may need a moment (torch gives the workers of a broken iterator five seconds); what needs more than
 # this was not told.
 GRACE_S = 15.0
+# Nearly all of it has ended after this, and a collection takes as long where many libraries are loaded.
+MOMENT_S = 0.25
 SHM = Path('/dev/shm')
 
 # Threads that libraries start once, on first use, and keep for the process.
@@ -99,28 +101,33 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             request.getfixturevalue(name)
     before = {what: probe() for what, probe in PROBES.items()}
     yield
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + MOMENT_S
     collected = False
     while left := {what: more for what, probe in PROBES.items() if (more := probe() - before[what])}:
-        if not collected:
-            _end_forgotten_loaders({pid for pid, _ in left.get('child processes', ())})
+        if time.monotonic() <= deadline:
+            time.sleep(0.01)
+        elif not collected:
+            _end_forgotten_loaders({pid for pid, _ in left.get('child processes', ())}, left.get('threads', set()))
             gc.collect()
             collected = True
             deadline = time.monotonic() + GRACE_S
-        elif time.monotonic() > deadline:
-            pytest.fail('left behind: ' + '; '.join(f'{what}: {sorted(map(str, more))}' for what, more in left.items()))
         else:
-            time.sleep(0.02)
+            pytest.fail('left behind: ' + '; '.join(f'{what}: {sorted(map(str, more))}' for what, more in left.items()))
 
 
-def _end_forgotten_loaders(pids: set[int]) -> None:
-    """End DataLoader iterators that an exception's traceback keeps: left to the collector, torch waits 5 s for each worker."""
+def _end_forgotten_loaders(pids: set[int], left: set[Any]) -> None:
+    """End DataLoader iterators that an exception's traceback keeps: left to the collector, torch waits 5 s for each worker.
+
+    They are known by their workers, or, where these are a forkserver's children and not ours, by the threads that feed them.
+    """
     if 'torch' not in sys.modules:
         return
     from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
     for thing in gc.get_objects():
-        if type(thing) is _MultiProcessingDataLoaderIter and pids & {worker.pid for worker in thing._workers}:
+        if type(thing) is _MultiProcessingDataLoaderIter and (
+            pids & {worker.pid for worker in thing._workers} or left & {queue._thread for queue in thing._index_queues}
+        ):
             thing._shutdown_workers()
 
 

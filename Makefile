@@ -27,8 +27,9 @@ demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py $(ARGS)
 
 # Three processes, a whole file each: the suite waits for servers and ranks as much as it computes, so that two cores are not busy.
+# In the order of tests/conftest.py, long files first.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/cluster $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/cluster $(ARGS)
 
 # One process: the clusters have enough of their own.
 test-cluster: .venv/installed-cluster

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,25 @@ SHM = Path('/dev/shm')
 
 # Threads that libraries start once, on first use, and keep for the process.
 KEPT_THREADS = ('pytest_timeout', 'execnet', 'tqdm', 'pydevd', 'asyncio_', 'Thread-MainEventLoop', 'fsspecIO', 'Dask-Offload')
+
+# Whose tests start processes and wait for them: few in a file, and long. And single files like that.
+LONG = ('benchmarks/', 'cache/', 'cli/', 'faults/', 'fuzz/', 'properties/', 'test_package.py', 'test_world.py')
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, by whole files: long files first, so that none is left with one at the end.
+
+    xdist's own order is by the number of a file's tests, which puts the file last whose one test takes the longest.
+    """
+    if not hasattr(config, 'workerinput'):
+        return
+    counts = Counter(item.path for item in items)
+    long = {item.path for item in items if item.get_closest_marker('slow') or _is_long(item.path)}
+    items.sort(key=lambda item: (item.path not in long, -counts[item.path]))
+
+
+def _is_long(path: Path) -> bool:
+    return path.relative_to(Path(__file__).parent).as_posix().startswith(LONG)
 
 
 def threads() -> set[Any]:

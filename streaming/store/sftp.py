@@ -67,6 +67,9 @@ class SFTP(SFTPFileSystem):  # type: ignore[misc]
                 is_fit = True
             except OSError as error:  # an answer too, if it came in time: else it may come to whoever asks next
                 is_fit = not isinstance(error, TimeoutError)
+                if type(error) is OSError and error.errno is None and own.get_channel().closed:
+                    # paramiko's "Socket is closed": the connection ended after it was last looked at.
+                    raise ConnectionAbortedError(f'the connection ended: {error}') from error
                 raise
             finally:
                 if is_fit and not own.get_channel().closed:

@@ -16,6 +16,7 @@ import pytest
 from streaming.errors import CredentialsError, UnavailableError
 from streaming.store import RetryPolicy, open_store
 from streaming.store.protocol import Store
+from streaming.store.sftp import SFTP
 from streaming.testing.store import StoreTests, pattern, read
 from tests.store.closing import seconds_to_close
 
@@ -169,6 +170,23 @@ def test_a_connection_that_breaks_is_made_anew(server: SFTPServer, url: str) -> 
     for _ in range(2):
         server.drop_connections()
         assert store.get('key') == pattern(100_000)
+    store.close()
+
+
+def test_a_connection_that_breaks_just_then_is_made_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it was looked at whether there is one, and before the call is sent."""
+    original, broken = SFTP.cat_file, []
+
+    def break_once(self: SFTP, *arguments: Any, **keywords: Any) -> bytes:
+        if not broken:
+            broken.append(self.ftp.get_channel().close())
+        return original(self, *arguments, **keywords)
+
+    store = open_store(url, {'password': PASSWORD})
+    store.put('key', pattern(1000))
+    monkeypatch.setattr(SFTP, 'cat_file', break_once)
+    assert store.get('key') == pattern(1000)
+    assert broken
     store.close()
 
 

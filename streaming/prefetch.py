@@ -70,6 +70,7 @@ class Prefetcher:
         self._beats = 0
         self._closed = False
         self._threads = [threading.Thread(target=self._run, name=f'streaming-prefetch-{i}', daemon=True) for i in range(threads)]
+        self._starting = threading.Lock()
         self._started = False
         self._first: set[int] = set()  # shards of the reader's first position that are on their way
         self._head_start_ends = 0.0
@@ -78,7 +79,8 @@ class Prefetcher:
         """Begin to fetch; once more does nothing. `wait_for` does it too."""
         if self._started:
             return
-        with self._changed:
+        # Not `_changed`, which the threads are to have before whoever waits for a shard.
+        with self._starting:
             if not self._started:
                 self._head_start_ends = time.monotonic() + _HEAD_START_S
                 for thread in self._threads:

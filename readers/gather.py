@@ -178,8 +178,11 @@ class _Batch:
     def _copy_run(self, windows: NDArray[Any], begin: Int64Array) -> NDArray[Any]:
         """What `take` gives of values that lie at equal distances, in the order in which they lie."""
         first, second, last = int(begin[0]), int(begin[1]), int(begin[-1])
-        found = self._empty((len(begin), *windows.shape[1:]), windows.dtype)
-        found[...] = windows[first : last + 1 : second - first]
+        run = windows[first : last + 1 : second - first]
+        if len(run) != len(begin):  # a slice, unlike an index, is silent about what is not there
+            raise IndexError(f'values up to byte {last} of {len(windows)}')
+        found = self._empty(run.shape, run.dtype)
+        found[...] = run
         return found
 
     def read(self, read: Callable[[Windows, Spans], list[Any]], begin: Int64Array, end: Int64Array) -> list[Any]:

@@ -56,6 +56,8 @@ class Arrivals:
         skip_bad: Let others stand in for the samples of bad shards. Default: False, a bad shard is an error.
     """
 
+    _is_closed = True  # until it has been made
+
     def __init__(
         self,
         shards: DatasetShards,
@@ -84,9 +86,9 @@ class Arrivals:
         # What is skipped must not depend on how much of a shard was read before it turned out to be bad.
         self._early = None if skip_bad else EarlyReads(shards, prefetcher, processes, timeout_s)
         self._waited_s = 0.0
-        self._is_closed = False
         self._stand_ins = StandIns(shards.table, shards.stream_of) if skip_bad else None
         _living.add(self)
+        self._is_closed = False
 
     def foresee(self, sample_ids: Int64Array) -> None:
         """Begin with the iterator's first batch, which is asked for soon."""

@@ -118,7 +118,7 @@ def put_in_parts(store: PartsStore, try_again: TryAgain, key: str, source: bytes
         with open_source(source) as file:
             parts = _put_all(file, size, step, put_part, url)
         return _commit(store, try_again, key, upload, parts, size, overwrite=overwrite)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: parts that nobody commits are paid for
         _abort(store, key, upload)
         raise
 

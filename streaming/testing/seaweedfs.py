@@ -75,7 +75,7 @@ class SeaweedFS:
         self.endpoint = f'http://127.0.0.1:{s3}'
         try:
             self._wait_until_ready()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no process stays
             self.stop()
             raise
 

@@ -92,7 +92,7 @@ class StoreTests:
     @pytest.fixture
     def store(self) -> Iterator[Store]:
         """An empty store."""
-        raise NotImplementedError('override the fixture `store`')
+        pytest.fail(f'{type(self).__name__} has no fixture `store` of its own')
 
     # Whole objects
 

@@ -66,6 +66,11 @@ def check_is_boto3s(options: S3Options) -> None:
             {'endpoint': ENDPOINT, 'access_key_id': 'me', 'secret_access_key': 'own', 'session_token': 'mine'},
             {'AWS_SESSION_TOKEN': 'theirs', 'AWS_EC2_METADATA_DISABLED': 'true'},
         ),
+        (
+            's3://bucket',
+            {'endpoint': ENDPOINT, 'access_key_id': 'me', 'secret_access_key': 'own'},
+            {'AWS_SESSION_TOKEN': 'theirs'},
+        ),
         ('s3://bucket', {'endpoint': ENDPOINT}, {**KEYS, 'AWS_CA_BUNDLE': '/etc/ssl/certs/ca-certificates.crt'}),
     ],
 )
@@ -108,6 +113,8 @@ def test_any_bucket_anywhere(bucket: str, scheme: str, host: str, port: int | No
         ('bucket', {'endpoint': 'https://store.example.com/base'}, {}),
         ('bucket', {'endpoint': 'https://Store.example.com'}, {}),
         ('bucket', {'endpoint': 'http://[::1]:9000'}, {}),
+        ('bucket', {'endpoint': 'http://store:99999'}, {}),
+        ('bucket', {'endpoint': 'http://-store'}, {}),
         ('bucket', {'endpoint': ENDPOINT, 'profile': 'other'}, {}),
         ('bucket', {'endpoint': ENDPOINT, 'unsigned': True}, {}),
         ('bucket', {'endpoint': ENDPOINT, 'path_style': False}, {}),
@@ -146,6 +153,16 @@ def test_a_file_of_boto3s_is_left_to_it(clean: Path, name: str, monkeypatch: pyt
     path.parent.mkdir(parents=True)
     path.touch()
     assert named_route(options) is None
+
+
+def test_a_folder_that_may_not_be_looked_into_is_left_to_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    for variable, value in KEYS.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(Path, 'exists', refuse)  # a superuser may look anywhere
+    assert named_route(S3Options.parse('s3://bucket', {'endpoint': ENDPOINT})) is None
 
 
 class Ten(BaseHTTPRequestHandler):

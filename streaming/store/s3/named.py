@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from streaming.store.network import ca_bundle_of
 from streaming.store.s3.options import S3Options
@@ -24,11 +23,13 @@ _KNOWN = frozenset({
     'AWS_ENDPOINT_URL_S3', 'AWS_CA_BUNDLE', 'AWS_EC2_METADATA_DISABLED',
 })  # fmt: skip
 _FILES = ('config', 'credentials', 'models')
-_ENDPOINT = re.compile(r'https?://[a-z0-9.-]+(:[0-9]{1,5})?/?')
+_LABEL = r'[a-z0-9](?:[a-z0-9-]*[a-z0-9])?'
+_ENDPOINT = re.compile(rf'(https?)://({_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?/?')
 # Not the names of directory buckets, and the like, which have rules of their own.
 _BUCKET = re.compile(r'(?!.*--)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]')
 _REGION = re.compile(r'[a-z0-9-]+')
-_PORTS = {'http': 80, 'https': 443}
+_PORTS = {'http': '80', 'https': '443'}
+_MOST_PORT = 65535
 # SHA-256 of no body.
 _NOTHING = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
 
@@ -64,16 +65,18 @@ def named_route(options: S3Options, environ: Mapping[str, str] = os.environ) -> 
     credentials = _credentials(options, environ)
     endpoint = options.endpoint or environ.get('AWS_ENDPOINT_URL_S3') or environ.get('AWS_ENDPOINT_URL') or ''
     region = options.region or environ.get('AWS_DEFAULT_REGION') or 'us-east-1'
-    if credentials is None or not _ENDPOINT.fullmatch(endpoint) or 'amazonaws' in endpoint or not _REGION.fullmatch(region):
+    match = _ENDPOINT.fullmatch(endpoint)
+    if credentials is None or match is None or 'amazonaws' in endpoint or not _REGION.fullmatch(region):
         return None
     is_special = options.profile or options.unsigned or options.path_style is False or not _BUCKET.fullmatch(options.bucket)
     if is_special or options.requester_pays or options.sse_customer_key or not _names_all(environ):
         return None
-    parts = urlsplit(endpoint)
-    host = parts.netloc if parts.port != _PORTS[parts.scheme] else parts.hostname or ''
-    route = Route(
-        f'{parts.scheme}://{parts.netloc}', host, f'/{options.bucket}/', {'x-amz-content-sha256': _NOTHING}, region, 's3'
-    )
+    scheme, name, port = match.groups()
+    if port is not None and int(port) > _MOST_PORT:
+        return None
+    netloc = name if port is None else f'{name}:{port}'
+    host = name if port in (None, _PORTS[scheme]) else netloc
+    route = Route(f'{scheme}://{netloc}', host, f'/{options.bucket}/', {'x-amz-content-sha256': _NOTHING}, region, 's3')
     return route, credentials, options.transport.ca_bundle or environ.get('AWS_CA_BUNDLE') or ca_bundle_of(options.transport)
 
 
@@ -87,9 +90,12 @@ def _credentials(options: S3Options, environ: Mapping[str, str]) -> NamedCredent
 
 def _names_all(environ: Mapping[str, str]) -> bool:
     """Whether boto3 has nothing else to go by."""
-    unknown = any(name.startswith(('AWS_', 'BOTO_')) and name not in _KNOWN for name in environ)
+    if any(name.startswith(('AWS_', 'BOTO_')) and name not in _KNOWN for name in environ):
+        return False
     try:
         folder = Path('~/.aws').expanduser()
+        return not any((folder / name).exists() for name in _FILES)
     except RuntimeError:  # there is no home
-        return not unknown
-    return not unknown and not any((folder / name).exists() for name in _FILES)
+        return True
+    except OSError:  # a folder that may not be looked into: boto3 knows what it makes of that
+        return False

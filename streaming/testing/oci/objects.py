@@ -151,7 +151,7 @@ async def spool(chunks: AsyncIterator[bytes], folder: Path) -> tuple[Path, str, 
                 digest.update(chunk)
                 file.write(chunk)
                 size += len(chunk)
-    except BaseException:
+    except BaseException:  # a client that has left, too: no half an object stays
         Path(name).unlink()
         raise
     return Path(name), base64.b64encode(digest.digest()).decode(), size

@@ -75,7 +75,7 @@ class OCIServer:
         self.pid = self._process.pid
         try:
             where = self._wait_until_ready()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no process stays
             self.stop()
             raise
         self.endpoint: str = where['endpoint']

@@ -28,7 +28,7 @@ class DirectQueue(Queue):  # type: ignore[type-arg]
     """A queue of the standard library that sends small objects without its thread, as long as there is room in its pipe.
 
     With the first object that is large, or comes while the pipe is full, it goes on as it would have without this: what comes
-    after it must not be faster. One thread of a process may put.
+    after it must not be faster. What cannot be pickled is an error of `put`. One thread of a process may put.
     """
 
     # What it has of the standard library's, whose stubs do not tell.
@@ -46,12 +46,13 @@ class DirectQueue(Queue):  # type: ignore[type-arg]
         self._is_ready = _poller(self._writer, select.POLLOUT)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
-        if self._closed or self._thread is not None:
-            super().put(obj, block, timeout)
+        if self._closed:
+            super().put(obj, block, timeout)  # says so
             return
-        # Once: pickling a tensor opens a descriptor for whoever unpickles it.
+        # Here, and not in the thread, where what cannot be pickled is a traceback, and silence for whoever waits for it. Once:
+        # pickling a tensor opens a descriptor for whoever unpickles it.
         data = ForkingPickler.dumps(obj)
-        if len(data) > _MOST_BYTES or not self._try_to_send(data):
+        if self._thread is not None or len(data) > _MOST_BYTES or not self._try_to_send(data):
             super().put(_Pickled(bytes(data)), block, timeout)
 
     def _try_to_send(self, data: memoryview) -> bool:

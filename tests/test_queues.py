@@ -114,8 +114,11 @@ def test_nothing_comes_in_time() -> None:
         made.get_nowait()
 
 
-def test_what_cannot_be_pickled_is_an_error_where_it_is_put() -> None:
+@pytest.mark.parametrize('before', [SMALL, LARGE])
+def test_what_cannot_be_pickled_is_an_error_where_it_is_put(before: bytes) -> None:
     made = make()
+    made.put(before)
+    assert made.get(timeout=20) == before
     with pytest.raises((AttributeError, TypeError), match='pickle'):
         made.put(threading.Lock())
     made.put(1)

@@ -16,12 +16,15 @@ from streaming.format.index import ShardInfo
 from streaming.format.mds import read_offsets
 from streaming.readers.compiled import compile_reader
 from streaming.readers.decoding import sample_decoder
-from streaming.readers.gather import Mapped, Schema
+from streaming.readers.gather import Column, Empty, Mapped, Schema, gather_run
 from streaming.readers.raw import map_raw
 from streaming.readers.rows import FEW, RowReader
 from streaming.readers.windows import Windows
 
 __all__ = ['MDSReader']
+
+# Not larger than the system's, so that no page is left out.
+_PAGE = 4096
 
 
 class MDSReader:
@@ -78,7 +81,8 @@ class MDSReader:
             wanted = tuple(columns is None or name in columns for name in shard.column_names)
             schema = shard.column_names, encodings, wanted
             bounds: NDArray[np.uint32] = np.ndarray((shard.samples, 2), '<u4', data, 4, (4, 4))
-            self._mapped = Mapped(Schema.of(*schema), windows, bounds)
+            gathered = Schema.of(*schema)
+            self._mapped = Mapped(gathered, windows, bounds, gathered.grid(windows, checked))
             self._make_rows = partial(RowReader, *schema, self._mapped, self.read)
             self._rows: RowReader | None = None
             self.read, self._read_each = compile_reader(*schema, windows, offsets, self.read)
@@ -104,6 +108,28 @@ class MDSReader:
     def mapped(self, leases: ExitStack, numbers: NDArray[np.int64]) -> Mapped | None:
         """What whole columns can be gathered from; None where samples have to be read one by one."""
         return self._mapped
+
+    def run_columns(self, first: int, count: int, empty: Empty) -> dict[str, Column] | None:
+        """The columns of so many samples from one on, where all of the shard are alike; None if they have to be looked at."""
+        grid = None if self._mapped is None else self._mapped.grid
+        return None if grid is None else gather_run(grid, first, count, empty)
+
+    def bring_to_memory(self, first: int, count: int) -> bool:
+        """Have the system read some samples from the disk, if no more is to be done to them than to copy their values.
+
+        Args:
+            first: The number of the first sample.
+            count: How many, of those that follow it; one or more.
+
+        Returns:
+            Whether they are in memory now.
+        """
+        if self._mapped is None or not self._mapped.schema.is_plain:
+            return False
+        start, end = int(self._mapped.bounds[first, 0]), int(self._mapped.bounds[first + count - 1, 1])
+        # A byte of each page: the first and the last are others' too.
+        np.frombuffer(self._data, np.uint8)[start:end:_PAGE].max(initial=0)
+        return True
 
     def __len__(self) -> int:
         return self._samples

@@ -3,16 +3,19 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streaming.format.index import Int64Array, ShardTable
 from streaming.readers.gather import Column, Empty, gather
+from streaming.readers.mds import MDSReader
 from streaming.readers.pool import ReaderPool
 
-__all__ = ['SampleReader']
+__all__ = ['Run', 'SampleReader']
 
 # Samples whose shards are looked at together.
 _TOGETHER = 1024
@@ -26,6 +29,30 @@ _APART = 128
 # Samples a shard that pay for looking at a shard's columns at once; where samples are long, it saves a copy of them.
 _FEW, _FEW_LONG = 5, 2
 _LONG = 512
+
+# Runs of fewer bytes, or of more, are gathered by whoever is asked for them: it takes no time, or so much that others should not
+# have to do it.
+_LEAST_RUN_BYTES, _MOST_RUN_BYTES = 32 << 10, 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Samples that lie one after the other, instead of their columns: for another process, which has the same files.
+
+    Args:
+        first: The id of the first one.
+        count: How many.
+        is_real: Which of them are not padding, bool (count,). Default: None, nobody asks.
+    """
+
+    first: int
+    count: int
+    is_real: NDArray[np.bool_] | None = None
+
+    @property
+    def sample_ids(self) -> Int64Array:
+        """Their ids, (count,)."""
+        return np.arange(self.first, self.first + self.count)
 
 
 class SampleReader:
@@ -54,6 +81,31 @@ class SampleReader:
             return self._get(int(shards[0])).read_each(numbers)
         parts = [slice(first, first + _TOGETHER) for first in range(0, len(shards), _TOGETHER)]
         return chain.from_iterable(self._read_some(shards[part], numbers[part]) for part in parts)
+
+    def run(self, sample_ids: Int64Array) -> Run | None:
+        """The samples (N,), which must be of the dataset, as a run, with their bytes in memory.
+
+        None where whoever reads them has more to do than to copy: where they do not lie one after the other, in the file of
+        one shard, which may not go, or where values are not copied but decoded. Also where they are few bytes, or very many.
+        """
+        only = self._table.holding(sample_ids)
+        count = len(sample_ids)
+        if only is None or not _LEAST_RUN_BYTES <= count * self._mean_bytes <= _MOST_RUN_BYTES:
+            return None
+        first = int(sample_ids[0])
+        if int(sample_ids[-1]) - first != count - 1 or (sample_ids[1:] - sample_ids[:-1] != 1).any():
+            return None
+        reader = self._get(only)
+        number = first - self._starts[only]
+        is_run = type(reader) is MDSReader and not reader.owned_bytes and reader.bring_to_memory(number, count)
+        return Run(first, count) if is_run else None
+
+    def run_columns(self, run: Run, empty: Empty = np.empty) -> dict[str, Column] | None:
+        """What `columns` gives of a run."""
+        shard = bisect_right(self._starts, run.first) - 1
+        reader = self._get(shard)
+        columns = reader.run_columns(run.first - self._starts[shard], run.count, empty) if type(reader) is MDSReader else None
+        return columns or self.columns(run.sample_ids, empty)
 
     def columns(self, sample_ids: Int64Array, empty: Empty = np.empty) -> dict[str, Column] | None:
         """The columns of samples in the order of their ids (N,), which must be of the dataset.
@@ -84,8 +136,18 @@ class SampleReader:
                 whole.append(mapped)
             return gather(whole, parts, places, empty)
 
-    def batches(self, sample_ids: Int64Array, size: int, empty: Empty = np.empty) -> Iterator[dict[str, Column] | None]:
-        """What `columns` gives of each batch of ``size`` samples; the last may be smaller. Small ones are gathered together."""
+    def batches(
+        self, sample_ids: Int64Array, size: int, empty: Empty = np.empty, *, runs: bool = False
+    ) -> Iterator[dict[str, Column] | Run | None]:
+        """What `columns` gives of each batch of ``size`` samples; the last may be smaller. Small ones are gathered together.
+
+        With ``runs`` what `run` gives, where it gives one.
+        """
+        if runs and _LEAST_RUN_BYTES <= size * self._mean_bytes <= _MOST_RUN_BYTES:
+            for first in range(0, len(sample_ids), size):
+                batch = sample_ids[first : first + size]
+                yield self.run(batch) or self.columns(batch, empty)
+            return
         together = size * max(1, min(_TOGETHER, int(_TOGETHER_BYTES / self._mean_bytes)) // size)
         for first in range(0, len(sample_ids), together):
             ids = sample_ids[first : first + together]

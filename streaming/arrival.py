@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from streaming.cache import transfer
 from streaming.early import EarlyReads
 from streaming.epoch_log import EpochLog
 from streaming.errors import FormatError, NotFoundError, StreamingError
@@ -23,8 +24,9 @@ __all__ = ['Arrivals']
 
 logger = logging.getLogger(__name__)
 
-# How much a worker fetches ahead of its reader where `predownload` does not say: about three seconds of a 100 MB/s link.
-_AHEAD_BYTES = 256 << 20
+# How much a worker fetches ahead of its reader where `predownload` does not say: a second of the fastest link that one process
+# can keep busy. With less, and shards that a reader is through with in a tenth of that, the link would be idle now and then.
+_AHEAD_BYTES = 512 << 20
 
 # Of a cache with a limit, at most one part in so many lies ahead of a reader.
 _PART_AHEAD = 8
@@ -50,7 +52,7 @@ class Arrivals:
         shards: The dataset's.
         plan: What the iterator, which is the worker of the plan's world, goes through.
         next_plan: Makes the plan that it will go through after this one.
-        predownload: Of how many of its samples the shards may be fetched ahead. None: about 256 MiB of shards, within the limit
+        predownload: Of how many of its samples the shards may be fetched ahead. None: about 512 MiB of shards, within the limit
             of the cache.
         timeout_s: Seconds without a byte after which a wait is an error.
         skip_bad: Let others stand in for the samples of bad shards. Default: False, a bad shard is an error.
@@ -82,6 +84,7 @@ class Arrivals:
             ahead_bytes=min(_AHEAD_BYTES if predownload is None else sys.maxsize, limit),
             timeout_s=timeout_s,
         )
+        transfer.turns.share_rank(plan.world.num_workers)
         processes = plan.world.num_workers * plan.world.ranks_per_node
         # What is skipped must not depend on how much of a shard was read before it turned out to be bad.
         self._early = None if skip_bad else EarlyReads(shards, prefetcher, processes, timeout_s)
@@ -207,3 +210,5 @@ def _uses(shards: DatasetShards, plan: Plan) -> Iterator[ShardUse]:
             if shard not in seen:
                 seen.add(shard)
                 yield index, shard, int(shards.table.raw_bytes[shard])
+        if len(seen) == len(shards.table):  # what comes after that need not be looked at
+            return

@@ -20,6 +20,7 @@ from streaming.order.plan import OrderConfig, Plan, StreamSamples, Subset
 from streaming.order.state import parse_state
 from streaming.progress import Begun, Progress
 from streaming.readers.gather import Column, Empty
+from streaming.readers.samples import Run
 from streaming.shards import DatasetShards
 from streaming.stream import Stream, make_streams
 from streaming.units import bytes_to_int, number_abbrev_to_int
@@ -39,10 +40,12 @@ class WholeBatches:
     Args:
         drop_last: Whether to leave out a last batch that is smaller.
         empty: Makes the arrays of one batch, which are of no use once the next is asked for. Default: numpy.empty, which stay.
+        runs: Whether a `Run` may stand for its columns, for the process that is to `read_run`. Default: False.
     """
 
     drop_last: bool
     empty: Empty = np.empty
+    runs: bool = False
 
 
 class StreamingDataset(IterableDataset[dict[str, Any]]):
@@ -61,7 +64,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             Default: None, the cheapest recorded one.
         keep_zip: Keep compressed shards beside the decompressed ones. Default: False.
         epoch_size: Samples an epoch, such as ``1000`` or ``"64M"``. Default: None, what the streams and their weights give.
-        predownload: How many of its samples a worker fetches ahead. Default: None, about 256 MiB of shards.
+        predownload: How many of its samples a worker fetches ahead. Default: None, about 512 MiB of shards.
         cache_limit: The most that ``local`` may hold, in bytes or as ``"10gb"``. Default: None, no limit.
         sampling_method: ``'balanced'`` or ``'fixed'``: whether up- and down-sampling picks anew each epoch. Default: balanced.
         sampling_granularity: Samples picked together when down-sampling. Default: 1.
@@ -282,29 +285,44 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
             index += -(-len(ids) // (self.batch_size or 1))
             yield ids, is_real if self._config.tail == 'mask' else None
 
-    def _walk_whole(self, plan: Plan, arrivals: Arrivals | None, whole: WholeBatches) -> Iterator[list[Any] | dict[str, Column]]:
+    def _walk_whole(
+        self, plan: Plan, arrivals: Arrivals | None, whole: WholeBatches
+    ) -> Iterator[list[Any] | dict[str, Column] | Run]:
         """Batches as columns; as lists of samples where they cannot be had so."""
-        with closing(self._whole_batches(plan, arrivals, whole.empty)) as batches:
+        with closing(self._whole_batches(plan, arrivals, whole)) as batches:
             for ids, is_real, columns in batches:
                 if whole.drop_last and len(ids) < (self.batch_size or 1):
                     return
-                if columns is None:
-                    yield list(self._samples(ids) if is_real is None else self._marked(ids, is_real))
-                else:
-                    yield columns if is_real is None else {**columns, 'is_padding': ~is_real}
+                yield replace(columns, is_real=is_real) if isinstance(columns, Run) else self._batch(ids, is_real, columns)
+
+    def _batch(
+        self, ids: NDArray[np.int64], is_real: NDArray[np.bool_] | None, columns: dict[str, Column] | None
+    ) -> list[Any] | dict[str, Column]:
+        if columns is None:
+            return list(self._samples(ids) if is_real is None else self._marked(ids, is_real))
+        return columns if is_real is None else {**columns, 'is_padding': ~is_real}
+
+    def read_run(self, run: Run, empty: Empty) -> list[Any] | dict[str, Column]:
+        """The columns of a batch that a worker gave as a run, or its samples; a shard that has gone meanwhile is brought again.
+
+        Raises:
+            StreamingError: a sample is broken, or cannot be had.
+        """
+        return self._batch(run.sample_ids, run.is_real, self._shards.run_columns(run, empty))
 
     def _whole_batches(
-        self, plan: Plan, arrivals: Arrivals | None, empty: Empty
-    ) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None, dict[str, Column] | None], None, None]:
+        self, plan: Plan, arrivals: Arrivals | None, whole: WholeBatches
+    ) -> Generator[tuple[NDArray[np.int64], NDArray[np.bool_] | None, dict[str, Column] | Run | None], None, None]:
         """This worker's batches, and their columns where they can be had."""
         if arrivals is not None:
             with closing(self._arriving(plan, arrivals)) as batches:
                 for ids, is_real in batches:
-                    yield ids, is_real, self._shards.columns(ids, empty)
+                    run = self._shards.run(ids) if whole.runs else None
+                    yield ids, is_real, run or self._shards.columns(ids, whole.empty)
             return
         size = self.batch_size or 1
         for ids, is_real in self._here(plan):
-            for number, columns in enumerate(self._shards.batches(ids, size, empty)):
+            for number, columns in enumerate(self._shards.batches(ids, size, whole.empty, runs=whole.runs)):
                 part = slice(number * size, (number + 1) * size)
                 yield ids[part], None if is_real is None else is_real[part], columns
 

@@ -20,11 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch._utils import ExceptionWrapper
 from torch.utils.data import get_worker_info
+
+from streaming.readers.gather import Empty
+from streaming.readers.samples import Run
 
 __all__ = ['Handover']
 
 _Bytes = NDArray[np.uint8]
+_BYTE = np.dtype('u1')
 
 # Where a slot begins; the first of them says which slots are taken, a byte each.
 _PAGE = 4096
@@ -50,10 +55,14 @@ class Handover:
         collate: Makes the batch, of which no tensor shares memory with another. Those of a dict go by slots.
         workers: How many the pool has.
         slots: How many batches of one worker may be on their way.
+        read_run: What makes of a run, in the training process, what the batch is made of. Default: None, workers give none.
     """
 
-    def __init__(self, collate: Callable[[Any], Any], workers: int, slots: int) -> None:
+    def __init__(
+        self, collate: Callable[[Any], Any], workers: int, slots: int, read_run: Callable[[Run, Empty], Any] | None = None
+    ) -> None:
         self._collate = collate
+        self._read_run = read_run
         self._slots = slots
         self._key = next(_keys)
         self._files = [os.memfd_create('streaming-handover', os.MFD_CLOEXEC) for _ in range(workers)]
@@ -73,7 +82,7 @@ class Handover:
 
     def __getstate__(self) -> dict[str, Any]:
         # Pickled only where a worker is spawned.
-        return {**self.__dict__, '_files': [DupFd(file) for file in self._files], '_memory': {}}
+        return {**self.__dict__, '_files': [DupFd(file) for file in self._files], '_memory': {}, '_read_run': None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _files=[file.detach() for file in state['_files']])
@@ -94,6 +103,8 @@ class Handover:
 
     def __call__(self, data: Any) -> Any:
         """The batch, in a worker; it pickles into one without slots."""
+        if type(data) is Run:
+            return _SentRun(self._key, data)
         batch = self._collate(data)
         worker = get_worker_info()
         if worker is None or type(batch) is not dict:
@@ -113,6 +124,11 @@ class Handover:
                 return _Sent(self._key, worker.id, self._mine, slot, batch, tensors, places, used)
         # Torch may pickle it when the slot is used for another one.
         return {**batch, **{name: tensors[name].clone() for name in places}} if places else batch
+
+    def read(self, run: Run) -> Any:
+        """The batch that a worker gave as a run, in the training process."""
+        assert self._read_run is not None
+        return self._collate(self._read_run(run, self.blocks.empty))
 
     def memory_of(self, worker: int, slots: int, slot_bytes: int) -> '_Memory':
         """The memory of a worker that has sent something."""
@@ -169,10 +185,11 @@ class _Blocks:
     def __init__(self) -> None:
         self._free: deque[_Bytes] = deque(maxlen=_FREE_BLOCKS)
 
-    def take(self, size: int) -> _Bytes:
-        """So many bytes, whatever they are."""
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array, whatever is in it. Its memory goes to another one when this object goes: its views have to keep it."""
+        size = math.prod(shape) * dtype.itemsize
         if size < _BLOCK_BYTES:
-            return np.empty(size, np.uint8)
+            return np.empty(shape, dtype)
         block = None
         for _ in range(len(self._free)):  # threads may race for the last one
             with suppress(IndexError):
@@ -184,7 +201,7 @@ class _Blocks:
         if block is None:
             block = np.empty(size, np.uint8)
         # An array of its own: the tensor keeps it for as long as its bytes can be looked at.
-        lent = block[:]
+        lent = block.view(dtype).reshape(shape)
         weakref.finalize(lent, self._free.append, block).atexit = False
         return lent
 
@@ -241,11 +258,35 @@ def _receive(
     memory = handover.memory_of(worker, slots, slot_bytes)
     for name, (start, size) in places.items():
         dtype, shape = getattr(torch, batch[name][0]), batch[name][1]
-        copied = handover.blocks.take(size)
+        copied = handover.blocks.empty((size,), _BYTE)
         copied[:] = memory.bytes_at(slot, start, size)  # by NumPy: torch would wake its threads for it
         batch[name] = torch.from_numpy(copied).view(dtype).view(shape)
     memory.give_back(slot)
     return batch
+
+
+class _SentRun:
+    """A run on its way to the training process.
+
+    Args:
+        key: Of the Handover.
+        run: The run.
+    """
+
+    def __init__(self, key: int, run: Run) -> None:
+        self._key = key
+        self._run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive_run, (self._key, self._run.first, self._run.count, self._run.is_real)
+
+
+def _receive_run(key: int, first: int, count: int, is_real: NDArray[np.bool_] | None) -> Any:
+    """The batch of a run, in the training process; or what torch raises instead, as workers send it."""
+    try:
+        return _handovers[key].read(Run(first, count, is_real))
+    except Exception:  # nobody who unpickles expects one: torch's thread that pins memory would end
+        return ExceptionWrapper(where='in the training process, for a worker')  # type: ignore[no-untyped-call]
 
 
 def _fits(value: Any) -> bool:

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
@@ -67,8 +67,12 @@ class StreamingDataLoader(DataLoader[Any]):
         begun = dataset.progress.begin(dataset.iteration_key(self._pool, self._round))
         if self._source is None:
             self._source = self._make_source(dataset)
-        handover = self._make_handover(self._source)
-        whole = None if self._source is self else WholeBatches(self.drop_last, np.empty if handover is None else handover.empty)
+        handover = self._make_handover(dataset, self._source)
+        whole = None
+        if self._source is not self:
+            whole = WholeBatches(self.drop_last)
+            if handover is not None:
+                whole = replace(whole, empty=handover.empty, runs=True)
         with dataset.in_pool(self._pool, whole):
             batches = self._start(self, handover) if whole is None else self._iterate_whole(dataset, self._source, handover)
         self._begun, self._delivered = begun, 0
@@ -81,12 +85,12 @@ class StreamingDataLoader(DataLoader[Any]):
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         return map(collate, dataset)
 
-    def _make_handover(self, source: DataLoader[Any]) -> Handover | None:
+    def _make_handover(self, dataset: StreamingDataset, source: DataLoader[Any]) -> Handover | None:
         """How new workers hand over batches, if not as torch has it: only where no two tensors can be in one place."""
         is_new = self.num_workers > 0 and not self._round
         if not is_new or not Handover.is_possible() or source.collate_fn not in (collate, default_collate):
             return None
-        return Handover(source.collate_fn, self.num_workers, source.prefetch_factor or 1)
+        return Handover(source.collate_fn, self.num_workers, source.prefetch_factor or 1, dataset.read_run)
 
     def _start(self, source: DataLoader[Any], handover: Handover | None) -> Iterator[Any]:
         """The iterator of torch; if workers are new, with our queues."""

@@ -5,10 +5,13 @@ the next, and for each of them the system and the interpreter change threads twi
 to hand over a batch in a slot (see `streaming.handover`).
 """
 
+import copyreg
+import io
 import multiprocessing.context
 import pickle
 import select
 import threading
+from collections import ChainMap
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
@@ -51,7 +54,7 @@ class DirectQueue(Queue):  # type: ignore[type-arg]
             return
         # Here, and not in the thread, where what cannot be pickled is a traceback, and silence for whoever waits for it. Once:
         # pickling a tensor opens a descriptor for whoever unpickles it.
-        data = ForkingPickler.dumps(obj)
+        data = _dumps(obj)
         if self._thread is not None or len(data) > _MOST_BYTES or not self._try_to_send(data):
             super().put(_Pickled(bytes(data)), block, timeout)
 
@@ -65,6 +68,21 @@ class DirectQueue(Queue):  # type: ignore[type-arg]
         finally:
             self._wlock.release()
         return True
+
+
+# What `ForkingPickler` makes a copy of for each object: how to pickle what types, torch's too, as known by then.
+_REDUCERS = ChainMap[Any, Any](
+    ForkingPickler._extra_reducers,  # type: ignore[attr-defined]  # no stub has it
+    copyreg.dispatch_table,
+)
+
+
+def _dumps(obj: Any) -> memoryview:
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer)
+    pickler.dispatch_table = _REDUCERS
+    pickler.dump(obj)
+    return buffer.getbuffer()
 
 
 class _Pickled:

@@ -47,6 +47,8 @@ class DatasetShards:
         read_many: See `SampleReader.read_many`; likewise.
         columns: See `SampleReader.columns`; likewise.
         batches: See `SampleReader.batches`; likewise.
+        run: See `SampleReader.run`; likewise.
+        run_columns: See `SampleReader.run_columns`; likewise.
 
     Raises:
         ArgumentError: no shard fits into the limit.
@@ -77,6 +79,7 @@ class DatasetShards:
         self.num_samples = self.table.num_samples
         self.read, self.read_many = samples.read, samples.read_many
         self.columns, self.batches = samples.columns, samples.batches
+        self.run, self.run_columns = samples.run, samples.run_columns
         _open.add(self)
 
     @property

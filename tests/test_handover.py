@@ -3,6 +3,7 @@
 import os
 import pickle
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset, handover
+from streaming.errors import FormatError
 from streaming.handover import Handover
+from streaming.readers import samples
+from streaming.readers.samples import Run
 from streaming.testing.values import assert_same
 
 pytestmark = pytest.mark.skipif(not Handover.is_possible(), reason='no memory without a name here')
@@ -175,13 +179,14 @@ def test_what_is_partly_in_a_slot_and_does_not_fit_leaves_it(monkeypatch: pytest
 
 def test_not_much_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = worker(monkeypatch).blocks
-    lent = [blocks.take(1 << 20) for _ in range(20)]
+    byte = np.dtype('u1')
+    lent = [blocks.empty((1 << 19,), np.dtype('u2')) for _ in range(20)]
     del lent
     assert len(blocks._free) == handover._FREE_BLOCKS
-    blocks.take(1 << 10)
+    blocks.empty((1 << 10,), byte)
     assert len(blocks._free) == handover._FREE_BLOCKS
-    assert len(blocks.take(1 << 21)) == 1 << 21  # of another size
-    assert len(blocks.take(1 << 21)) == 1 << 21
+    assert blocks.empty((2, 1 << 20), byte).shape == (2, 1 << 20)  # of another size
+    assert blocks.empty((2, 1 << 20), byte).shape == (2, 1 << 20)
 
 
 @pytest.fixture(scope='module')
@@ -265,3 +270,101 @@ def test_a_collate_function_of_the_users_goes_torchs_way(folder: str) -> None:
 def _with_an_alias(samples: list[dict[str, Any]]) -> dict[str, Any]:
     numbers = torch.tensor([sample['n'] for sample in samples])
     return {'n': numbers, 'again': numbers}
+
+
+RUN = 40  # samples of a batch, which is more than 32 KiB
+
+
+def load(folder: str, workers: int, **options: Any) -> list[dict[str, Any]]:
+    loader = {name: options.pop(name) for name in ('drop_last', 'multiprocessing_context', 'pin_memory') if name in options}
+    dataset = StreamingDataset(local=folder, batch_size=RUN, num_canonical_nodes=1, **options)
+    return list(StreamingDataLoader(dataset, batch_size=RUN, num_workers=workers, **loader))
+
+
+@pytest.fixture(scope='module')
+def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp('runs')
+    columns = {'tokens': 'ndarray:uint16:3,200', 'n': 'int', 's': 'str', 'any': 'ndarray'}
+    with MDSWriter(out=str(path), columns=columns, size_limit=200_000, exist_ok=True) as writer:
+        for number in range(200):
+            tokens = np.full((3, 200), number, np.uint16)
+            writer.write({'tokens': tokens, 'n': number, 's': 'a' * (number % 7), 'any': tokens.astype(np.float32)})
+    return str(path)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that the training process reads."""
+    read = Handover.read
+    found: list[Run] = []
+
+    def note(self: Handover, run: Run) -> Any:
+        found.append(run)
+        return read(self, run)
+
+    monkeypatch.setattr(Handover, 'read', note)
+    return found
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_what_lies_side_by_side_is_read_where_it_is_needed(runs_folder: str, runs: list[Run], method: str) -> None:
+    """And not by the worker, from the same files."""
+    found = load(runs_folder, 1, multiprocessing_context=method)
+    assert len(found) == 5
+    assert_same(found, load(runs_folder, 0))
+    # The others are of two shards.
+    assert 0 < len(runs) < 5
+    assert all(run.count == RUN and run.first % RUN == 0 for run in runs)
+    assert not any(batch[name].is_shared() for batch in found for name in ('tokens', 'any'))
+
+
+@pytest.mark.parametrize('options', [{'tail': 'mask'}, {'drop_last': True}, {'columns': ['tokens', 's']}])
+def test_runs_are_the_batches_that_they_stand_for(runs_folder: str, runs: list[Run], options: dict[str, Any]) -> None:
+    subset = {'subset': list(range(190))}  # so that the last batch is not whole
+    assert_same(load(runs_folder, 1, **subset, **options), load(runs_folder, 0, **subset, **options))
+    assert runs
+
+
+def test_what_is_shuffled_or_small_or_large_comes_by_slots(
+    runs_folder: str, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(runs_folder, 1, shuffle=True)
+    for name, value in (('_LEAST_RUN_BYTES', 1 << 20), ('_MOST_RUN_BYTES', 1 << 10)):
+        with monkeypatch.context() as patched:
+            patched.setattr(samples, name, value)
+            load(runs_folder, 1)
+    assert not runs
+
+
+@pytest.mark.parametrize('limit', [None, 500_000])
+def test_runs_of_a_cache_only_where_shards_stay(runs_folder: str, tmp_path: Path, runs: list[Run], limit: int | None) -> None:
+    found = load(str(tmp_path), 1, remote=runs_folder, cache_limit=limit)
+    assert_same(found, load(runs_folder, 0))
+    assert bool(runs) is (limit is None)
+
+
+def test_a_shard_that_went_is_brought_again(runs_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Handover.read
+
+    def after_a_fire(self: Handover, run: Run) -> Any:
+        for path in tmp_path.glob('*.mds'):
+            path.unlink()
+        return read(self, run)
+
+    monkeypatch.setattr(Handover, 'read', after_a_fire)
+    assert_same(load(str(tmp_path), 1, remote=runs_folder), load(runs_folder, 0))
+
+
+@pytest.mark.parametrize('pin_memory', [False, True])
+def test_what_is_wrong_with_a_run_is_said_by_the_loader(
+    runs_folder: str, monkeypatch: pytest.MonkeyPatch, pin_memory: bool
+) -> None:
+    """Also where it is read by the thread that pins memory, which must go on."""
+
+    def fail(self: StreamingDataset, run: Run, empty: Any) -> Any:
+        raise FormatError('sample 7: no such thing')
+
+    monkeypatch.setattr(StreamingDataset, 'read_run', fail)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: pin_memory)  # else torch has no such thread
+    with pytest.raises(FormatError, match=r'(?s)in the training process.*sample 7: no such thing'):
+        load(runs_folder, 1, pin_memory=pin_memory)

@@ -1,10 +1,12 @@
 """Queues that send what is small in the thread that puts it, and all else, in order, as the standard library does."""
 
+import copyreg
 import multiprocessing
 import queue
 import threading
 import time
 from multiprocessing.context import BaseContext, ForkContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -158,3 +160,22 @@ def test_processes_start_as_they_would_have() -> None:
     default = direct_context(None)
     assert default is not None
     assert default.get_start_method() == multiprocessing.get_start_method()
+
+
+class Late:
+    """Something that is pickled in a way that somebody registers."""
+
+
+def test_what_is_registered_later_is_pickled_so() -> None:
+    made = make()
+    made.put(1)
+    ForkingPickler.register(Late, lambda late: (str, ('for processes',)))
+    try:
+        made.put(Late())
+        copyreg.pickle(Late, lambda late: (str, ('for all',)))  # what multiprocessing has been told comes first
+        made.put(Late())
+        del ForkingPickler._extra_reducers[Late]  # type: ignore[attr-defined]  # it offers no way back
+        made.put(Late())
+    finally:
+        copyreg.dispatch_table.pop(Late, None)
+    assert drain(made, 4) == [1, 'for processes', 'for processes', 'for all']

@@ -19,7 +19,7 @@ __all__ = ['bare_gets', 'litdata', 'mds']
 BATCH = 256
 RANGE_BYTES = 8 << 20
 # Bare GETs keep as many connections busy as two of our workers do.
-CONNECTIONS = 24
+CONNECTIONS = 32
 
 
 def mds(dataset: str, url: str, local: str, shuffle: bool, workers: int, size: int) -> dict[str, Any]:

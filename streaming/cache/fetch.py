@@ -33,7 +33,7 @@ class FetchPolicy:
 
     Args:
         range_bytes: Bytes asked for in one request. Default: 8 MiB, where the round trip is a small part of the time.
-        parallel: Requests in flight for one shard, of at most 12 of this process, in which the shard that was begun first has its
+        parallel: Requests in flight for one shard, of at most 12 to 24 of this process, where the shard begun first has its
             turn first. Default: 8, all of a shard of 64 MiB.
         refetches: How often bytes that turn out wrong are fetched anew before it is an error. Default: 2.
         validate_hash: The hash that must match, of those the index records. Default: None, the cheapest recorded one.

@@ -14,8 +14,10 @@ from streaming.errors import CancelledError
 
 __all__ = ['Buffers', 'Scratch', 'Turn', 'Turns', 'buffers', 'turns']
 
-# The most requests in flight for the shards of one process: each has a buffer, and a few dozen fill any link.
-_REQUESTS = 12
+# Requests in flight for the shards of one process: each has a buffer, and a few dozen of a rank fill its link. So a process may
+# have that many at least, and the more, up to a limit, the fewer processes the rank has.
+_LEAST_REQUESTS, _MOST_REQUESTS = 12, 24
+_REQUESTS_OF_RANK = 32
 
 
 class Turns:
@@ -24,12 +26,21 @@ class Turns:
     So shards come one after the other, each over many connections, and not all of them late.
     """
 
-    def __init__(self, limit: int = _REQUESTS) -> None:
+    def __init__(self, limit: int = _LEAST_REQUESTS) -> None:
         self._lock = threading.Lock()
-        self._free = limit
+        self._limit = self._free = limit
         self._shards = 0
         self._waiting: list[tuple[int, int, Future[None]]] = []
         self._waited = 0
+
+    def share_rank(self, processes: int) -> None:
+        """Allow as many requests as a process should have of which a rank has so many; never fewer than before."""
+        limit = max(_LEAST_REQUESTS, min(_MOST_REQUESTS, _REQUESTS_OF_RANK // processes))
+        with self._lock:
+            more = max(0, limit - self._limit)
+            self._limit += more
+        for _ in range(more):
+            self.give_back()
 
     @contextmanager
     def of_one_shard(self) -> Iterator['Turn']:

@@ -40,6 +40,30 @@ def test_the_shard_begun_first_has_its_turn_first() -> None:
     assert turns._free == 1
 
 
+def test_the_fewer_processes_a_rank_has_the_more_requests_each_makes() -> None:
+    allowed = []
+    for processes in (1, 2, 3, 8, 100):
+        turns = Turns()
+        turns.share_rank(processes)
+        allowed.append(turns._free)
+    assert allowed == [24, 16, 12, 12, 12]
+    turns = Turns()
+    turns.share_rank(1)
+    turns.share_rank(8)  # another dataset of the process
+    assert turns._free == 24
+
+
+def test_who_waits_goes_on_when_more_are_allowed() -> None:
+    turns = Turns(limit=0)
+    with turns.of_one_shard() as turn, ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(turn.__enter__) for _ in range(2)]
+        wait_until_asked(turns, 2)
+        turns.share_rank(1)
+        for call in calls:
+            call.result(10)
+    assert turns._free == 22
+
+
 def test_who_waits_for_a_turn_of_a_shard_that_is_given_up_is_told() -> None:
     turns = Turns(limit=1)
     with turns.of_one_shard() as first, ThreadPoolExecutor(2) as threads:

@@ -311,15 +311,15 @@ class _Fixed(NamedTuple):
 
 
 def _fixed_columns(names: Sequence[str], encodings: Sequence[Encoding], wanted: Sequence[bool]) -> list[_Fixed] | None:
-    """Those that are wanted; None where samples may differ in size, or values in more than their bits."""
+    """Those that are wanted; None where samples may differ in size, or values in more than their bits, or have none."""
     found, at = [], 0
     for name, encoding, need in zip(names, encodings, wanted, strict=True):
-        if encoding.size is None:
+        if not encoding.size:
             return None
         if need:
             if isinstance(encoding, Scalar) and type(encoding) is Scalar:
                 found.append(_Fixed(name, at, encoding.dtype, (), _as_they_are))
-            elif isinstance(encoding, Array) and type(encoding) is Array and encoding.dtype and encoding.shape and encoding.size:
+            elif isinstance(encoding, Array) and type(encoding) is Array and encoding.dtype is not None and encoding.shape:
                 found.append(_Fixed(name, at, encoding.dtype, encoding.shape, _as_they_are))
             elif type(encoding) is Bool:
                 found.append(_Fixed(name, at, _BYTE, (), _to_bools))

@@ -97,10 +97,10 @@ def test_samples_of_several_shards_are_put_in_their_places(tmp_path: Path) -> No
     assert len(dataset._table) > 2
 
 
-@pytest.mark.parametrize('column', ['s', 'any', 'json'])
+@pytest.mark.parametrize('column', ['s', 'any', 'none', 'json'])
 def test_samples_that_may_differ_are_looked_at(tmp_path: Path, column: str) -> None:
-    encoding = {'s': 'str', 'any': 'ndarray:uint16', 'json': 'json'}[column]
-    value: Any = {'s': 'a', 'any': np.zeros(2, np.uint16), 'json': {}}[column]
+    encoding = {'s': 'str', 'any': 'ndarray:uint16', 'none': 'ndarray:uint16:0,3', 'json': 'json'}[column]
+    value: Any = {'s': 'a', 'any': np.zeros(2, np.uint16), 'none': np.zeros((0, 3), np.uint16), 'json': {}}[column]
     with MDSWriter(out=str(tmp_path / 'set'), columns={'n': 'int', column: encoding}) as writer:
         for number in range(3):
             writer.write({'n': number, column: value})

@@ -4,6 +4,9 @@ torch makes a file of shared memory for each tensor, sends its descriptor over a
 longer than its bytes do. Here a worker has a few slots, which it uses again and again: it makes long arrays of a batch in one, or
 copies its tensors there, and sends the rest; where that is unpickled the tensors are copied out, and the slot is free. What does
 not fit, or comes while no slot is free, goes torch's way. The memory has no name and goes with the last process that has it open.
+
+A batch that lies side by side in a shard's file needs no slot: the worker sends which samples it is, a `Run`, and where that is
+unpickled it is read from the same file.
 """
 
 import math

@@ -217,15 +217,18 @@ def test_no_tensor_of_a_worker_comes_torchs_way(folder: str, kind: type[Streamin
             batch['v'].zero_()
 
 
-@pytest.fixture(scope='module')
-def long_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp('long')
+def write_long(path: Path, size_limit: int) -> str:
     columns = {'tokens': 'ndarray:uint16:3,200', 'n': 'int', 's': 'str', 'any': 'ndarray'}
-    with MDSWriter(out=str(path), columns=columns, size_limit=30_000, exist_ok=True) as writer:
+    with MDSWriter(out=str(path), columns=columns, size_limit=size_limit, exist_ok=True) as writer:
         for number in range(200):
             tokens = np.full((3, 200), number, np.uint16)
             writer.write({'tokens': tokens, 'n': number, 's': 'a' * (number % 7), 'any': tokens.astype(np.float32)})
     return str(path)
+
+
+@pytest.fixture(scope='module')
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_long(tmp_path_factory.mktemp('long'), 30_000)
 
 
 @pytest.mark.parametrize('shuffle', [False, True])
@@ -283,13 +286,7 @@ def load(folder: str, workers: int, **options: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope='module')
 def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp('runs')
-    columns = {'tokens': 'ndarray:uint16:3,200', 'n': 'int', 's': 'str', 'any': 'ndarray'}
-    with MDSWriter(out=str(path), columns=columns, size_limit=200_000, exist_ok=True) as writer:
-        for number in range(200):
-            tokens = np.full((3, 200), number, np.uint16)
-            writer.write({'tokens': tokens, 'n': number, 's': 'a' * (number % 7), 'any': tokens.astype(np.float32)})
-    return str(path)
+    return write_long(tmp_path_factory.mktemp('runs'), 200_000)
 
 
 @pytest.fixture
